@@ -1,0 +1,1 @@
+//! Whether anything may be sent: pauses, probes and the way back.

@@ -1,0 +1,1 @@
+//! What a name in the inbox means: picture, sidecar, preset, junk, or foreign.

@@ -1,0 +1,1 @@
+//! The life of a shot and of a drop.

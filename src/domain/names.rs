@@ -1,0 +1,1 @@
+//! Names of what comes out: templates, numbers for taken names, shortening.

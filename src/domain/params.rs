@@ -1,0 +1,1 @@
+//! The parameters of the API and of a preset: names, types, ranges.

@@ -1,0 +1,1 @@
+//! Layers of settings, and what results when they are laid over one another.

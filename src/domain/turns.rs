@@ -1,0 +1,1 @@
+//! Whose turn it is: priority, then folders in turn, then the oldest.

@@ -1,0 +1,1 @@
+//! What an answer of the API means, and whose fault it is.

@@ -1,0 +1,1 @@
+//! Durable publishing, provenance, moving originals, error notes.

@@ -1,0 +1,1 @@
+//! The API: model call, upload, credits, replies, the key.

@@ -1,0 +1,1 @@
+//! systemd, signals, the single-instance lock and logging.

@@ -14,5 +14,4 @@ pub mod pairing;
 pub mod params;
 pub mod preset;
 pub mod request;
-pub mod turns;
 pub mod verdict;

@@ -1,1 +1,0 @@
-//! Whose turn it is: priority, then folders in turn, then the oldest.

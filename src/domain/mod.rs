@@ -3,6 +3,7 @@
 //! Nothing here touches files, the network, a clock, randomness or async: `now` and seeds are arguments.
 //! So every rule has a table or a property test, and the engine can be read as "ask, then act".
 
+pub mod answer;
 pub mod arrivals;
 pub mod gate;
 pub mod ids;

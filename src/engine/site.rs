@@ -1,0 +1,168 @@
+//! The folders of one daemon: where they are, that they keep apart, and which `working/` is used.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::outbox::fskind::filesystem_kind;
+use crate::outbox::overlap::same_or_nested;
+use crate::outbox::room::{self, Room};
+
+/// The name of the working folder inside the inbox, where none beside it can be reached by a rename.
+pub const INNER_WORKING: &str = ".working";
+
+/// The folders, resolved and found to keep apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Where things are dropped.
+    pub inbox: PathBuf,
+    /// Device and inode of the inbox: another directory under its name is another inbox.
+    pub inbox_id: (u64, u64),
+    /// What is being sent.
+    pub working: PathBuf,
+    /// The place where an earlier run may have had `working/`.
+    pub other_working: Option<PathBuf>,
+    /// Results.
+    pub outbox: PathBuf,
+    /// Originals of what was delivered.
+    pub archive: PathBuf,
+    /// Originals of what was not, with notes.
+    pub errors: PathBuf,
+    /// Ledger, spool, status.
+    pub state_dir: PathBuf,
+}
+
+/// Why the folders can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    /// The inbox is not there (unmounted, deleted, not made yet): wait for it.
+    #[error("the inbox {} is not there", .0.display())]
+    NoInbox(PathBuf),
+    /// A person has to change the configuration or the folders.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl Site {
+    /// Makes what is missing (but never the inbox), looks that no folder equals, contains or lies in another,
+    /// and finds the working folder by trying.
+    pub fn open(config: &Config, state_dir: &Path) -> Result<Self, SiteError> {
+        let folders = &config.folders;
+        let inbox = folders.inbox.clone();
+        let found = fs::metadata(&inbox).ok().filter(fs::Metadata::is_dir);
+        let Some(found) = found else { return Err(SiteError::NoInbox(inbox)) };
+        fs::read_dir(&inbox).map_err(|e| wrong(format!("the inbox {} cannot be read: {e}; give this user the right to read, write and enter it", inbox.display())))?;
+        for (what, path) in [("outbox", &folders.outbox), ("archive", &folders.archive), ("errors folder", &folders.errors), ("state directory", &state_dir.to_path_buf())] {
+            fs::create_dir_all(path).map_err(|e| wrong(format!("the {what} {} cannot be made: {e}", path.display())))?;
+        }
+        keep_apart(&[("[folders] inbox", &inbox), ("[folders] outbox", &folders.outbox), ("[folders] archive", &folders.archive), ("[folders] errors", &folders.errors), ("[service] state_dir", state_dir)])?;
+        let kind = filesystem_kind(state_dir).map_err(|e| wrong(e.to_string()))?;
+        if kind.is_network() {
+            return Err(wrong(format!(
+                "the state directory {} lies on {}, where a ledger is not safe; set [service] state_dir to a local disk",
+                state_dir.display(),
+                kind.name()
+            )));
+        }
+        let (working, other_working) = working(config, &inbox)?;
+        let mut all = vec![("[folders] outbox", folders.outbox.as_path()), ("[folders] archive", &folders.archive), ("[folders] errors", &folders.errors), ("[service] state_dir", state_dir)];
+        if working != inbox.join(INNER_WORKING) {
+            all.push(("[folders] inbox", &inbox));
+        }
+        all.push(("[folders] working", &working));
+        keep_apart(&all)?;
+        Ok(Self {
+            inbox_id: (found.dev(), found.ino()),
+            inbox,
+            working,
+            other_working,
+            outbox: folders.outbox.clone(),
+            archive: folders.archive.clone(),
+            errors: folders.errors.clone(),
+            state_dir: state_dir.to_path_buf(),
+        })
+    }
+
+    /// Whether the directory under the inbox's name is still the same one.
+    pub fn inbox_is_there(&self) -> bool {
+        fs::metadata(&self.inbox).is_ok_and(|m| m.is_dir() && (m.dev(), m.ino()) == self.inbox_id)
+    }
+
+    /// What keeps results or originals from being kept; `None` if nothing does. `result_bytes` are reserved in
+    /// the outbox and in the state directory, where results pass through.
+    pub fn trouble(&self, result_bytes: u64) -> Option<String> {
+        let small = 1024 * 1024;
+        let looks = [
+            ("working", &self.working, small),
+            ("outbox", &self.outbox, result_bytes),
+            ("archive", &self.archive, small),
+            ("errors", &self.errors, small),
+            ("state directory", &self.state_dir, result_bytes),
+        ];
+        looks.into_iter().find_map(|(what, path, bytes)| {
+            let why = match room::look(path, bytes) {
+                Room::Ok => return None,
+                Room::Full { free } => format!("full: {free} bytes are free, {bytes} are needed"),
+                Room::ReadOnly => "read-only".into(),
+                Room::Missing => "not there".into(),
+                Room::Denied => "not writable for this user".into(),
+                Room::Io(e) => e.to_string(),
+            };
+            Some(format!("{what} {} is {why}", path.display()))
+        })
+    }
+}
+
+fn wrong(text: String) -> SiteError {
+    SiteError::Wrong(text)
+}
+
+fn keep_apart(all: &[(&str, &Path)]) -> Result<(), SiteError> {
+    let paths: Vec<&Path> = all.iter().map(|(_, path)| *path).collect();
+    match same_or_nested(&paths) {
+        Ok(None) => Ok(()),
+        Ok(Some((a, b, how))) => Err(wrong(format!(
+            "{} ({}) and {} ({}) overlap: {how:?}; give each folder a place of its own",
+            all[a].0,
+            all[a].1.display(),
+            all[b].0,
+            all[b].1.display()
+        ))),
+        Err(e) => Err(wrong(e.to_string())),
+    }
+}
+
+/// The working folder, made if need be, and the other place where one may be left from before.
+fn working(config: &Config, inbox: &Path) -> Result<(PathBuf, Option<PathBuf>), SiteError> {
+    let inner = inbox.join(INNER_WORKING);
+    let beside = inbox.parent().map(|parent| parent.join("working"));
+    if let Some(set) = &config.folders.working {
+        fs::create_dir_all(set).map_err(|e| wrong(format!("[folders] working: {} cannot be made: {e}", set.display())))?;
+        let reachable = *set == inner || room::reachable_by_rename(inbox, set).map_err(|e| wrong(e.to_string()))?;
+        if !reachable {
+            return Err(wrong(format!(
+                "[folders] working: {} cannot be reached from the inbox {} by a rename (another filesystem or mount); leave the key out, or choose a folder on the inbox's own filesystem",
+                set.display(),
+                inbox.display()
+            )));
+        }
+        return Ok((set.clone(), Some(inner).filter(|inner| inner != set)));
+    }
+    if let Some(beside) = beside {
+        let made = !beside.exists();
+        if fs::create_dir_all(&beside).is_ok() {
+            if room::reachable_by_rename(inbox, &beside).unwrap_or(false) {
+                return Ok((beside, Some(inner)));
+            }
+            if made {
+                // Ours, empty and of no use. Only an empty one can be removed.
+                let _ = fs::remove_dir(&beside);
+            }
+        }
+        fs::create_dir_all(&inner).map_err(|e| wrong(format!("{} cannot be made: {e}", inner.display())))?;
+        return Ok((inner, Some(beside)));
+    }
+    fs::create_dir_all(&inner).map_err(|e| wrong(format!("{} cannot be made: {e}", inner.display())))?;
+    Ok((inner, None))
+}

@@ -1,0 +1,382 @@
+//! Finds the picture, or the words of a refusal, in a JSON reply whose shape is known only from hearsay.
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD as ALPHABET;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde_json::Value;
+
+use super::sniff::{SNIFF, sniff};
+
+/// Keys under which services put their result, the likeliest first.
+const KNOWN: [&str; 19] = [
+    "image",
+    "output",
+    "image_url",
+    "output_url",
+    "url",
+    "images",
+    "result",
+    "results",
+    "data",
+    "urls",
+    "outputs",
+    "file_urls",
+    "file_url",
+    "b64_json",
+    "image_base64",
+    "base64",
+    "image_b64",
+    "result_url",
+    "response",
+];
+
+/// Keys that hold a URL and nothing else worth a look.
+const URL_KEYS: [&str; 7] = ["image", "images", "image_url", "output_url", "url", "urls", "result_url"];
+
+/// What was asked, echoed: never the result.
+const ECHO: [&str; 7] = ["input", "inputs", "request", "params", "parameters", "structure_image_url", "prompt"];
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found<'a> {
+    /// An http(s) URL.
+    Url(&'a str),
+    /// Base64 of a picture, perhaps as a data URI.
+    Encoded(&'a str),
+    /// The service's refusal.
+    Refusal,
+    /// What stands where a URL should.
+    Odd(&'a str),
+}
+
+/// What `json` says.
+pub(super) fn find(json: &Value) -> Option<Found<'_>> {
+    if let Some(found) = known(json) {
+        return Some(found);
+    }
+    let refused = ["error", "errors", "detail"].iter().any(|key| json.get(key).is_some_and(says_something));
+    let spoke = refused || json.get("message").is_some_and(says_something);
+    if let Some(found) = anywhere(json, &|text| match candidate(text) {
+        // Beside an error's text a URL under a strange name leads to its documentation, not to a picture.
+        Some(Found::Url(url)) if spoke && !names_a_picture(url) => None,
+        found => found,
+    }) {
+        return Some(found);
+    }
+    if refused {
+        return Some(Found::Refusal);
+    }
+    odd(json).or_else(|| spoke.then_some(Found::Refusal))
+}
+
+/// The first https URL (http too, where `http` is allowed) in an upload's reply.
+pub(super) fn asset_url(json: &Value, http: bool) -> Option<&str> {
+    let fits = |text: &str| {
+        let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
+        lower.starts_with("https://") || http && lower.starts_with("http://")
+    };
+    let pick = |text| match candidate(text) {
+        Some(Found::Url(url)) if fits(url) => Some(Found::Url(url)),
+        _ => None,
+    };
+    let found = ["file_urls", "urls", "file_url", "url"]
+        .iter()
+        .find_map(|key| anywhere(json.get(key)?, &pick))
+        .or_else(|| anywhere(json, &pick));
+    match found {
+        Some(Found::Url(url)) => Some(url),
+        _ => None,
+    }
+}
+
+/// The words of an error, from all places where services put them.
+pub(super) fn words(json: &Value) -> Option<String> {
+    let mut words: Vec<String> = Vec::new();
+    for key in ["error", "errors", "detail", "message", "error_message", "msg"] {
+        if let Some(value) = json.get(key).filter(|value| says_something(value)) {
+            let text = plain(value);
+            if !words.contains(&text) {
+                words.push(text);
+            }
+        }
+    }
+    if words.is_empty() { None } else { Some(words.join("; ")) }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join("; "),
+        Value::Object(map) => {
+            // Validation errors: {"loc": ["body", "prompt"], "msg": "field required"}.
+            let text = ["msg", "message", "error", "detail"].iter().find_map(|key| map.get(*key)?.as_str());
+            let place = map.get("loc").and_then(Value::as_array).map(|loc| {
+                loc.iter()
+                    .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned))
+                    .collect::<Vec<_>>()
+                    .join(".")
+            });
+            match (text, place) {
+                (Some(text), Some(place)) => format!("{place}: {text}"),
+                (Some(text), None) => text.to_owned(),
+                (None, _) => value.to_string(),
+            }
+        }
+        other => other.to_string(),
+    }
+}
+
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.trim().is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        Value::Bool(true) | Value::Number(_) => true,
+    }
+}
+
+fn known(json: &Value) -> Option<Found<'_>> {
+    match json {
+        Value::String(text) => candidate(text),
+        Value::Array(items) => items.iter().find_map(known),
+        Value::Object(map) => KNOWN.iter().find_map(|key| known(map.get(*key)?)),
+        _ => None,
+    }
+}
+
+fn anywhere<'a>(json: &'a Value, pick: &dyn Fn(&'a str) -> Option<Found<'a>>) -> Option<Found<'a>> {
+    match json {
+        Value::String(text) => pick(text),
+        Value::Array(items) => items.iter().find_map(|item| anywhere(item, pick)),
+        Value::Object(map) => {
+            map.iter().filter(|(key, _)| !ECHO.contains(&key.as_str())).find_map(|(_, value)| anywhere(value, pick))
+        }
+        _ => None,
+    }
+}
+
+fn odd(json: &Value) -> Option<Found<'_>> {
+    fn first(json: &Value) -> Option<Found<'_>> {
+        match json {
+            Value::String(text) if !text.trim().is_empty() && text.len() <= 2048 => Some(Found::Odd(text.trim())),
+            Value::Array(items) => items.iter().find_map(first),
+            _ => None,
+        }
+    }
+    match json {
+        Value::Array(items) => items.iter().find_map(odd),
+        Value::Object(map) => URL_KEYS
+            .iter()
+            .find_map(|key| first(map.get(*key)?))
+            .or_else(|| KNOWN.iter().find_map(|key| odd(map.get(*key)?))),
+        _ => None,
+    }
+}
+
+/// What a string is, if it can be a result.
+pub(super) fn candidate(text: &str) -> Option<Found<'_>> {
+    let text = text.trim();
+    let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
+    if lower.starts_with("https://") || lower.starts_with("http://") {
+        let fits = text.len() <= super::MAX_URL && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+        return fits.then_some(Found::Url(text));
+    }
+    let payload = payload(text)?;
+    let mut first = Vec::new();
+    // Only the first characters are decoded here; the rest while it is written.
+    let head: String = payload.chars().filter(|c| !c.is_ascii_whitespace()).take(4 * SNIFF).collect();
+    decode(&head[..head.len() / 4 * 4], &mut |bytes| {
+        first.extend_from_slice(bytes);
+        Ok(())
+    })
+    .ok()?;
+    sniff(&first).map(|_| Found::Encoded(text))
+}
+
+fn names_a_picture(url: &str) -> bool {
+    let path = url.split(['?', '#']).next().unwrap_or(url).to_ascii_lowercase();
+    [".png", ".jpg", ".jpeg", ".webp"].iter().any(|end| path.ends_with(end))
+}
+
+/// The base64 in `text`: behind a data URI's comma, or all of it.
+fn payload(text: &str) -> Option<&str> {
+    match text.get(..5) {
+        Some(scheme) if scheme.eq_ignore_ascii_case("data:") => {
+            let (head, payload) = text.split_once(',')?;
+            head.to_ascii_lowercase().ends_with(";base64").then_some(payload)
+        }
+        _ => Some(text),
+    }
+}
+
+/// Decodes the base64 in `text` (bare, or a data URI; blanks inside, the URL alphabet and missing padding
+/// are all right) piece by piece into `sink`. Errors: what is no base64, and those of `sink`.
+pub(super) fn decode(text: &str, sink: &mut dyn FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
+    const ENGINE: GeneralPurpose = GeneralPurpose::new(
+        &ALPHABET,
+        GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+            .with_decode_allow_trailing_bits(true),
+    );
+    let bad = || std::io::Error::new(std::io::ErrorKind::InvalidData, "broken base64");
+    let payload = payload(text).ok_or_else(bad)?;
+    let mut piece = Vec::with_capacity(PIECE);
+    let mut ended = false;
+    for byte in payload.bytes().filter(|b| !b.is_ascii_whitespace()) {
+        match byte {
+            b'=' => ended = true,
+            _ if ended => return Err(bad()),
+            b'-' => piece.push(b'+'),
+            b'_' => piece.push(b'/'),
+            other => piece.push(other),
+        }
+        if piece.len() == PIECE {
+            sink(&ENGINE.decode(&piece).map_err(|_| bad())?)?;
+            piece.clear();
+        }
+    }
+    sink(&ENGINE.decode(&piece).map_err(|_| bad())?)
+}
+
+/// A multiple of four.
+const PIECE: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    use serde_json::json;
+
+    use super::*;
+
+    fn png() -> Vec<u8> {
+        let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+        bytes.extend((0..200_000u32).map(|n| (n % 251) as u8));
+        bytes
+    }
+
+    #[test]
+    fn a_result_is_found_under_every_shape_that_was_told() {
+        let u = "https://cdn.example/x";
+        let shapes = [
+            json!({"image": u}),
+            json!({"output": u}),
+            json!({"image_url": u}),
+            json!({"url": u}),
+            json!({"images": [{"url": u}]}),
+            json!({"images": [u]}),
+            json!({"result": [{"urls": [u], "seed": 5}]}),
+            json!({"data": [{"url": u}]}),
+            json!({"output": [u]}),
+            json!({"data": {"image": {"url": u}}}),
+            json!(u),
+            json!([u]),
+            json!({"status": "ok", "message": "done", "image": u}),
+            json!({"artifact": {"href": u}}),
+            json!({"structure_image_url": "https://in.example/a.png", "image": u}),
+            json!({"input": {"image": "https://in.example/a.png"}, "made": u}),
+            json!({"error": null, "image": u}),
+            json!({"image": "", "url": u}),
+            json!({"image": null, "output": {"x": u}}),
+        ];
+        for shape in shapes {
+            assert_eq!(find(&shape), Some(Found::Url(u)), "{shape}");
+        }
+    }
+
+    #[test]
+    fn base64_is_found_and_decoded_in_every_form() {
+        let png = png();
+        let plain = STANDARD.encode(&png);
+        let lines: String =
+            plain.as_bytes().chunks(76).map(|line| format!("{}\r\n", std::str::from_utf8(line).unwrap())).collect();
+        let forms = [
+            plain.clone(),
+            format!("data:image/png;base64,{plain}"),
+            format!("DATA:;BASE64,{plain}"),
+            lines,
+            URL_SAFE_NO_PAD.encode(&png),
+            plain.trim_end_matches('=').to_owned(),
+        ];
+        for form in forms {
+            for shape in [json!({"data": [{"b64_json": form}]}), json!({"image": form}), json!({"strange": [form]})] {
+                let Some(Found::Encoded(text)) = find(&shape) else { panic!("{}", &shape.to_string()[..60]) };
+                let mut out = Vec::new();
+                decode(text, &mut |bytes| {
+                    out.extend_from_slice(bytes);
+                    Ok(())
+                })
+                .unwrap();
+                assert!(out == png);
+            }
+        }
+        for broken in ["AAAA=AAAA", "A", "????", "data:image/png,AAAA"] {
+            assert!(decode(broken, &mut |_| Ok(())).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_a_result_and_from_nothing() {
+        let refusals = [
+            json!({"error": "no"}),
+            json!({"detail": [{"loc": ["body"], "msg": "no"}]}),
+            json!({"message": "no"}),
+            json!({"error": {"code": 5}}),
+            json!({"error": "no", "image": null}),
+            json!({"error": "no", "images": []}),
+            json!({"error": "no", "docs": "https://docs.example/errors"}),
+            json!({"error": "no", "url": "/docs"}),
+            json!({"error": "no", "request": {"image": "https://in.example/a.png"}}),
+        ];
+        for json in refusals {
+            assert_eq!(find(&json), Some(Found::Refusal), "{json}");
+        }
+        for json in [
+            json!({}),
+            json!([]),
+            json!(null),
+            json!(5),
+            json!({"error": ""}),
+            json!({"status": "ok"}),
+            json!({"image": ""}),
+        ] {
+            assert_eq!(find(&json), None, "{json}");
+        }
+        for json in [
+            json!({"image_url": "/x.png"}),
+            json!({"images": [{"url": "/x.png"}]}),
+            json!({"message": "ok", "url": " /x.png "}),
+        ] {
+            assert_eq!(find(&json), Some(Found::Odd("/x.png")), "{json}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_an_error_are_gathered() {
+        let said = |json| words(&json);
+        assert_eq!(said(json!({"error": "no", "message": "no"})).as_deref(), Some("no"));
+        assert_eq!(said(json!({"error": "no", "detail": "polling"})).as_deref(), Some("no; polling"));
+        let detail = json!({"detail": [{"loc": ["body", "prompt", 0], "msg": "field required", "type": "x"}]});
+        assert_eq!(said(detail).as_deref(), Some("body.prompt.0: field required"));
+        assert_eq!(said(json!({"error": {"message": "deep"}})).as_deref(), Some("deep"));
+        assert_eq!(said(json!({"status": 1})), None);
+    }
+
+    #[test]
+    fn an_asset_url_is_https_unless_all_is_on_loopback() {
+        let u = "https://assets.example/a";
+        for json in [
+            json!({"file_urls": [u], "message": "ok"}),
+            json!({"urls": [u]}),
+            json!({"data": {"file_urls": [u]}}),
+            json!({"file_urls": u}),
+        ] {
+            assert_eq!(asset_url(&json, false), Some(u), "{json}");
+        }
+        let http = json!({"file_urls": ["http://127.0.0.1/a"]});
+        assert_eq!(asset_url(&http, false), None);
+        assert_eq!(asset_url(&http, true), Some("http://127.0.0.1/a"));
+        assert_eq!(asset_url(&json!({"file_urls": []}), true), None);
+    }
+}

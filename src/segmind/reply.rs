@@ -1,0 +1,294 @@
+//! Reads a reply: a picture into its file, JSON for what is in it, anything else for its words. What it is
+//! is decided by its bytes; its `Content-Type` only helps to say what was received.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+
+use super::find::{Found, candidate, decode, find, words};
+use super::http::{Ended, Incoming};
+use super::sniff::{PictureKind, SNIFF, sniff};
+use crate::domain::verdict::tidy;
+
+/// The longest JSON that is looked into: base64 of a picture may be in it.
+const MAX_JSON: u64 = 64 << 20;
+
+/// The longest error page that is read.
+const MAX_ERROR: usize = 64 * 1024;
+
+/// A picture that was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its length.
+    pub bytes: u64,
+    /// What its first bytes say that it is.
+    pub kind: PictureKind,
+}
+
+/// What a body was.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Picture(Received),
+    Link(String),
+    Refusal,
+    Unusable {
+        what: String,
+        lost: bool,
+    },
+    /// A picture came and cannot be kept here: the disk's fault.
+    Unkeepable(String),
+}
+
+/// A body that was read.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) content: Content,
+    /// What it says, not redacted and not bounded.
+    pub(super) words: Option<String>,
+    /// The request's id, where only the JSON names it.
+    pub(super) request_id: Option<String>,
+}
+
+impl From<Content> for Answer {
+    fn from(content: Content) -> Self {
+        Self { content, words: None, request_id: None }
+    }
+}
+
+fn unusable(what: impl Into<String>, lost: bool) -> Content {
+    Content::Unusable { what: what.into(), lost }
+}
+
+/// Reads the answer of a successful model call. A picture goes to `into`, `max_bytes` at most; where none is
+/// kept, nothing is left there.
+pub(super) async fn read_result(mut body: Incoming, content_type: &str, into: &Path, max_bytes: u64) -> Answer {
+    let head = match body.head(SNIFF).await {
+        Ok(head) => head,
+        Err(how) => return unusable(how, true).into(),
+    };
+    if head.is_empty() {
+        return unusable("the answer was empty", false).into();
+    }
+    if let Some(kind) = sniff(&head) {
+        return keep(body, head, kind, into, max_bytes).await.into();
+    }
+    // Whitespace may stand before JSON and text; nothing longer than its base64 can hold a picture.
+    let max = usize::try_from(MAX_JSON.min(max_bytes.saturating_mul(2).saturating_add(1 << 20))).unwrap_or(usize::MAX);
+    let (bytes, ended) = body.rest(head, max).await;
+    match ended {
+        Some(Ended::Lost(how)) => return unusable(how, true).into(),
+        Some(Ended::TooLong) => {
+            return unusable(format!("the answer ({content_type}) did not end within {max} bytes"), false).into();
+        }
+        None => {}
+    }
+    let (content_type, into) = (content_type.to_owned(), into.to_path_buf());
+    // Megabytes of JSON and base64 are work for a thread of their own.
+    let work = tokio::task::spawn_blocking(move || interpret(&bytes, &content_type, &into, max_bytes));
+    work.await.unwrap_or_else(|_| unusable("the answer could not be read", false).into())
+}
+
+/// Reads the words of an answer that is no success. A body that breaks off says what it said until then.
+pub(super) async fn read_words(mut body: Incoming) -> Option<String> {
+    let (bytes, _) = body.rest(Vec::new(), MAX_ERROR).await;
+    error_words(&bytes)
+}
+
+/// Reads JSON of at most a megabyte. The other half is what was said, or what went wrong.
+pub(super) async fn read_json(mut body: Incoming) -> Result<Value, (Option<String>, Content)> {
+    let (bytes, ended) = body.rest(Vec::new(), 1 << 20).await;
+    match ended {
+        Some(Ended::Lost(how)) => Err((None, unusable(how, true))),
+        Some(Ended::TooLong) => Err((None, unusable("the answer was too long", false))),
+        None => serde_json::from_slice(&bytes)
+            .map_err(|_| (error_words(&bytes), unusable(format!("the answer was no JSON: {}", start(&bytes)), false))),
+    }
+}
+
+/// Streams a picture into its file.
+pub(super) async fn keep(mut body: Incoming, head: Vec<u8>, kind: PictureKind, into: &Path, max_bytes: u64) -> Content {
+    let too_long = || unusable(format!("the picture did not end within {max_bytes} bytes"), false);
+    if body.length().is_some_and(|length| length > max_bytes) || head.len() as u64 > max_bytes {
+        return too_long();
+    }
+    let mut file =
+        match tokio::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(into).await {
+            Ok(file) => file,
+            Err(e) => return unkeepable(into, &e),
+        };
+    let mut bytes = 0;
+    let mut piece = bytes::Bytes::from(head);
+    let content = loop {
+        if let Err(e) = file.write_all(&piece).await {
+            break unkeepable(into, &e);
+        }
+        bytes += piece.len() as u64;
+        piece = match body.next().await {
+            Ok(Some(next)) if bytes + next.len() as u64 > max_bytes => break too_long(),
+            Ok(Some(next)) => next,
+            Err(how) => break unusable(how, true),
+            Ok(None) => match file.flush().await {
+                Ok(()) => break Content::Picture(Received { bytes, kind }),
+                Err(e) => break unkeepable(into, &e),
+            },
+        };
+    };
+    drop(file);
+    if !matches!(content, Content::Picture(_)) {
+        // What is left here is of no use to anybody; that it cannot be removed hurts nobody either.
+        let _ = tokio::fs::remove_file(into).await;
+    }
+    content
+}
+
+fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64) -> Answer {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let json: Option<Value> = serde_json::from_slice(bytes).ok();
+    let Some(json) = json else {
+        // A bare URL or bare base64, as some services answer.
+        let found = std::str::from_utf8(bytes).ok().and_then(candidate);
+        let content = match found {
+            Some(found) => taken(found, into, max_bytes),
+            None => unusable(described(bytes, content_type), false),
+        };
+        return Answer { words: error_words(bytes), content, request_id: None };
+    };
+    let request_id = ["request_id", "requestId"].iter().find_map(|key| json.get(*key)?.as_str().map(str::to_owned));
+    let content = match find(&json) {
+        Some(found) => taken(found, into, max_bytes),
+        None => unusable(format!("the answer was JSON without a picture: {}", start(bytes)), false),
+    };
+    Answer { content, words: words(&json), request_id }
+}
+
+fn taken(found: Found<'_>, into: &Path, max_bytes: u64) -> Content {
+    match found {
+        Found::Url(url) | Found::Odd(url) => Content::Link(url.to_owned()),
+        Found::Refusal => Content::Refusal,
+        Found::Encoded(text) => write_encoded(text, into, max_bytes),
+    }
+}
+
+fn write_encoded(text: &str, into: &Path, max_bytes: u64) -> Content {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(into);
+    let mut file = match file {
+        Ok(file) => file,
+        Err(e) => return unkeepable(into, &e),
+    };
+    let (mut bytes, mut kind, mut too_long, mut failed) = (0, None, false, None);
+    let decoded = decode(text, &mut |piece| {
+        kind = kind.or_else(|| sniff(piece));
+        bytes += piece.len() as u64;
+        too_long = bytes > max_bytes;
+        if too_long {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        file.write_all(piece).inspect_err(|e| failed = Some(unkeepable(into, e)))
+    });
+    let content = match (decoded, kind) {
+        (Ok(()), Some(kind)) => return Content::Picture(Received { bytes, kind }),
+        _ if too_long => unusable(format!("the picture did not end within {max_bytes} bytes"), false),
+        _ => failed.unwrap_or_else(|| unusable("the answer was a picture in broken base64", false)),
+    };
+    drop(file);
+    let _ = std::fs::remove_file(into);
+    content
+}
+
+fn unkeepable(into: &Path, e: &io::Error) -> Content {
+    let path: PathBuf = into.to_path_buf();
+    Content::Unkeepable(format!("a picture came, but {} cannot be written: {e}", path.display()))
+}
+
+fn described(bytes: &[u8], content_type: &str) -> String {
+    let what = if looks_like_html(bytes) {
+        "HTML"
+    } else if matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[')) {
+        "broken JSON"
+    } else {
+        "not a picture"
+    };
+    let said_type = if content_type.is_empty() { "no content type" } else { content_type };
+    format!("the answer was {what} ({said_type}, {} bytes): {}", bytes.len(), start(bytes))
+}
+
+/// What an answer begins with, for people.
+fn start(bytes: &[u8]) -> String {
+    let head = &bytes[..bytes.len().min(800)];
+    let text = String::from_utf8_lossy(head);
+    if head.is_empty() {
+        return "nothing".into();
+    }
+    if text.chars().filter(|c| *c == '\u{fffd}').count() > 4 {
+        return "bytes that are no text".into();
+    }
+    tidy(&if looks_like_html(head) { without_tags(&text) } else { text.into_owned() }, 200)
+}
+
+fn looks_like_html(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().first() == Some(&b'<')
+}
+
+/// What an error's body says: the words of JSON, the text of HTML, or plain text.
+pub(super) fn error_words(bytes: &[u8]) -> Option<String> {
+    if let Ok(json) = serde_json::from_slice::<Value>(bytes) {
+        return match json {
+            Value::String(text) => Some(text),
+            Value::Null => None,
+            other => Some(words(&other).unwrap_or_else(|| other.to_string())),
+        };
+    }
+    let text = String::from_utf8_lossy(bytes);
+    if text.chars().filter(|c| *c == '\u{fffd}').count() > 4 {
+        return None;
+    }
+    let text = if looks_like_html(bytes) { without_tags(&text) } else { text.into_owned() };
+    Some(text).filter(|text| !text.trim().is_empty())
+}
+
+/// The readable text of a page.
+fn without_tags(html: &str) -> String {
+    let lower = html.to_ascii_lowercase();
+    let mut out = String::new();
+    let mut at = 0;
+    while let Some(open) = lower[at..].find('<').map(|found| at + found) {
+        out.push_str(&html[at..open]);
+        out.push(' ');
+        let skip_to = ["script", "style", "!--"]
+            .iter()
+            .find(|name| lower[open + 1..].starts_with(**name))
+            .map(|name| match *name {
+                "!--" => "-->".to_owned(),
+                name => format!("</{name}>"),
+            })
+            .unwrap_or_else(|| ">".into());
+        match lower[open..].find(&skip_to) {
+            Some(close) => at = open + close + skip_to.len(),
+            None => return out,
+        }
+    }
+    out.push_str(&html[at..]);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_pages_text_is_what_a_person_would_read() {
+        let html = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title><style>b{}</style></head><!-- > x --><b>nginx</b><script>1<2</script></html>";
+        let words = error_words(html).map(|text| tidy(&text, 100));
+        assert_eq!(words.as_deref(), Some("502 Bad Gateway nginx"));
+        assert_eq!(error_words(b""), None);
+        assert_eq!(error_words(b" \n"), None);
+        assert_eq!(error_words(b"\"plain\"").as_deref(), Some("plain"));
+        assert_eq!(error_words(br#"{"code":5}"#).as_deref(), Some(r#"{"code":5}"#));
+        assert_eq!(error_words(&[0xff; 40]), None);
+    }
+}

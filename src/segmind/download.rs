@@ -41,13 +41,11 @@ impl Client {
     /// Where none is kept, nothing is left there.
     pub async fn download(&self, url: &str, into: &Path, max_bytes: u64) -> DownloadOutcome {
         let whole = tokio::time::timeout(self.timeout, self.follow(url, into, max_bytes));
-        match whole.await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let _ = tokio::fs::remove_file(into).await;
-                DownloadOutcome::Failed { message: "the download was not whole within its time".into() }
-            }
+        if let Ok(outcome) = whole.await {
+            return outcome;
         }
+        let _ = tokio::fs::remove_file(into).await;
+        DownloadOutcome::Failed { message: "the download was not whole within its time".into() }
     }
 
     async fn follow(&self, url: &str, into: &Path, max_bytes: u64) -> DownloadOutcome {

@@ -289,8 +289,8 @@ mod tests {
     fn base64_is_found_and_decoded_in_every_form() {
         let png = png();
         let plain = STANDARD.encode(&png);
-        let lines: String =
-            plain.as_bytes().chunks(76).map(|line| format!("{}\r\n", std::str::from_utf8(line).unwrap())).collect();
+        let lines: Vec<_> = plain.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let lines = lines.join("\r\n");
         let forms = [
             plain.clone(),
             format!("data:image/png;base64,{plain}"),

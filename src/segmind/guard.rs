@@ -68,27 +68,21 @@ pub(super) fn is_public(ip: IpAddr) -> bool {
 
 fn public_v4(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
-    let reserved = match (a, b, c) {
-        // this network, private, loopback, link-local (with the clouds' metadata)
-        (0 | 10 | 127, _, _) | (172, 16..=31, _) | (192, 168, _) | (169, 254, _) => true,
-        // carrier-grade NAT, protocol assignments, documentation, 6to4 relays, benchmarks
-        (100, 64..=127, _) | (192, 0, 0 | 2) | (198, 51, 100) | (203, 0, 113) | (192, 88, 99) | (198, 18 | 19, _) => {
-            true
-        }
-        // multicast, reserved, broadcast
-        (224..=255, _, _) => true,
-        _ => false,
-    };
-    !reserved
+    // this network, private, loopback, link-local (with the clouds' metadata)
+    let near = matches!((a, b), (0 | 10 | 127, _) | (172, 16..=31) | (192, 168) | (169, 254));
+    // carrier-grade NAT, protocol assignments, documentation, 6to4 relays, benchmarks
+    let special = matches!(
+        (a, b, c),
+        (100, 64..=127, _) | (192, 0, 0 | 2) | (198, 51, 100) | (203, 0, 113) | (192, 88, 99) | (198, 18 | 19, _)
+    );
+    // From 224 on: multicast, reserved, broadcast.
+    !near && !special && a < 224
 }
 
 fn public_v6(ip: Ipv6Addr) -> bool {
-    let s = ip.segments();
-    let embedded = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        public_v4(Ipv4Addr::new(a, b, c, d))
-    };
-    match s {
+    let segments = ip.segments();
+    let embedded = |high: u16, low: u16| public_v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+    match segments {
         // A v4 address in disguise counts as itself: mapped, NAT64, 6to4.
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
             embedded(high, low)

@@ -128,10 +128,11 @@ impl Connections {
                 .no_proxy()
         };
         // http needs no authorities, and a machine without any can still run the demo.
-        let bare = || base().tls_certs_only([]).dns_resolver(Guard { loopback: true, public: false, exempt: vec![] });
+        let without_trust =
+            || base().tls_certs_only([]).dns_resolver(Guard { loopback: true, public: false, exempt: vec![] });
         let build = |builder: reqwest::ClientBuilder| builder.build().map_err(|e| ClientError::Tls { why: chain(&e) });
-        let local = build(bare())?;
-        let local_paid = build(bare().pool_max_idle_per_host(0))?;
+        let local = build(without_trust())?;
+        let local_paid = build(without_trust().pool_max_idle_per_host(0))?;
 
         let proxy_url = if needs_web { proxy.url()? } else { proxy.url().unwrap_or_default() };
         let exempt = proxy_url.iter().filter_map(|url| url.host_str().map(str::to_owned)).collect();
@@ -147,7 +148,7 @@ impl Connections {
         let build_web = |with: &dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder| match build(with(web()?)) {
             // Then each https request fails by itself, since nobody can be trusted.
             Err(_) if !needs_web => build(with(web()?).tls_certs_only([])),
-            built => built,
+            other => other,
         };
         Ok(Self {
             web_paid: build_web(&|builder| builder.pool_max_idle_per_host(0))?,
@@ -201,7 +202,7 @@ fn connect_kind(error: &reqwest::Error) -> NotSentKind {
             return NotSentKind::Tls;
         }
         let Some(io) = cause.downcast_ref::<io::Error>() else { continue };
-        if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        if io.get_ref().is_some_and(<dyn StdError + Send + Sync>::is::<rustls::Error>) {
             return NotSentKind::Tls;
         }
         match io.kind() {

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use reqwest::header::HeaderValue;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 /// The name of the systemd credential.
@@ -147,7 +147,7 @@ impl KeySource {
                 Err(source) => return Err(KeyError::Io { path, source }),
             }
         }
-        if let Some(text) = self.variable.as_ref().map(|text| text.expose_secret()) {
+        if let Some(text) = self.variable.as_ref().map(ExposeSecret::expose_secret) {
             // An empty variable is how many a unit and shell unset one.
             if !text.trim().is_empty() {
                 return ApiKey::new(text, &format!("${VARIABLE}"));

@@ -259,15 +259,14 @@ fn without_tags(html: &str) -> String {
     while let Some(open) = lower[at..].find('<').map(|found| at + found) {
         out.push_str(&html[at..open]);
         out.push(' ');
-        let skip_to = ["script", "style", "!--"]
-            .iter()
-            .find(|name| lower[open + 1..].starts_with(**name))
-            .map(|name| match *name {
-                "!--" => "-->".to_owned(),
-                name => format!("</{name}>"),
-            })
-            .unwrap_or_else(|| ">".into());
-        match lower[open..].find(&skip_to) {
+        let tag = &lower[open + 1..];
+        let skip_to = match () {
+            () if tag.starts_with("script") => "</script>",
+            () if tag.starts_with("style") => "</style>",
+            () if tag.starts_with("!--") => "-->",
+            () => ">",
+        };
+        match lower[open..].find(skip_to) {
             Some(close) => at = open + close + skip_to.len(),
             None => return out,
         }

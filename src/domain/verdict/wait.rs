@@ -76,7 +76,7 @@ mod tests {
         let s = |n| (Some(Duration::from_secs(n)), false);
         let none = (None, false);
         let hour = (Some(LONGEST_WAIT), true);
-        let table: Vec<(Option<String>, Option<String>, (Option<Duration>, bool))> = vec![
+        let table = [
             (None, None, none),
             (Some("7".into()), None, s(7)),
             (Some(" 7 ".into()), None, s(7)),

@@ -63,9 +63,9 @@ impl ProxySetting {
     /// What the environment says. Plain http goes to loopback only, and that never through a proxy.
     pub(super) fn from_environment() -> Self {
         let read = |name: &'static str| std::env::var(name).ok().filter(|v| !v.trim().is_empty()).map(|v| (name, v));
-        let first = |names: [&'static str; 4]| names.into_iter().find_map(read);
-        let except = first(["no_proxy", "NO_PROXY", "no_proxy", "NO_PROXY"]).map(|(_, list)| list);
-        Self { https: first(["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]), except }
+        let first = |names: &[&'static str]| names.iter().find_map(|name| read(name));
+        let except = first(&["no_proxy", "NO_PROXY"]).map(|(_, list)| list);
+        Self { https: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]), except }
     }
 
     fn url(&self) -> Result<Option<Url>, ClientError> {

@@ -99,3 +99,24 @@ async fn credits_are_asked_with_the_key_and_judged() {
     let answer = silent.client_within(Duration::from_millis(200)).credits(&key(), None).await;
     assert!(matches!(answer, Credits::NoAnswer { .. }));
 }
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_upload_is_whole_counts() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(&answer(413, "connection: close\r\n", br#"{"error":"too large"}"#));
+        // As a gateway does: says no, and takes no more.
+        while stream.read(&mut [0; 65536]).is_ok_and(|got| got > 0) {}
+    });
+    let base = format!("http://{at}");
+    let client = Client::new(settings(&base, &base, Duration::from_secs(5))).unwrap();
+    let (_dir, path) = file_of(&jpeg(8_000_000));
+    let outcome = client.upload(&key(), &path, "image/jpeg").await;
+    assert!(
+        matches!(&outcome, UploadOutcome::Failed(Verdict::Fault { message, .. }) if message.contains("too large")),
+        "{outcome:?}"
+    );
+}

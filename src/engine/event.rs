@@ -1,0 +1,157 @@
+//! Everything that can happen to the engine, in one closed enum: workers own their work and send one event
+//! back when it is done.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::domain::arrivals::{Candidate, PresetQuery, PresetState};
+use crate::domain::gate::Credits;
+use crate::domain::ids::{DropId, RelPath, ShotNo};
+use crate::domain::life::Shot;
+use crate::domain::verdict::Verdict;
+use crate::inbox::Report;
+use crate::ledger::{Known, Member, OpenDrop, Sent, Usage};
+use crate::segmind::{AssetUrl, CallOutcome};
+
+use super::frozen::Frozen;
+use super::read::PresetFile;
+
+/// A picture that was prepared for inline sending: a file of the daemon's own, gone with its last user.
+pub type Prepared = Arc<tempfile::TempPath>;
+
+/// A drop that could be claimed now.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub candidate: Candidate,
+    pub members: Vec<Member>,
+    pub frozen: Frozen,
+    pub shots: Vec<Shot>,
+    pub recognition: crate::domain::ids::Fingerprint,
+    pub known: Option<Known>,
+    pub prepared: Option<Prepared>,
+}
+
+/// What planning came to.
+#[derive(Debug)]
+pub(super) enum Plan {
+    Ready(Box<Planned>),
+    NotWhole,
+    Changed,
+    Unreadable(String),
+    PresetBroken(RelPath, String),
+    NoPrompt,
+    /// The drop's own fault.
+    Failed(String, Vec<Member>),
+    /// The upload was answered with trouble: of everybody's, or to be tried again.
+    Upload(Verdict),
+    /// Our own machine's trouble (no room for the prepared picture, the ledger).
+    Environment(String),
+}
+
+/// How an attempt to start a drop ended, where it did not start.
+#[derive(Debug)]
+pub(super) enum NotStarted {
+    /// A member changed or went: look again.
+    Changed,
+    /// It can't be moved: it waits.
+    Blocked(String),
+    /// A limit is reached.
+    Limited(Sent),
+    /// Folders, disks or the ledger keep it from being kept.
+    Environment(String),
+}
+
+/// How a send ended.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Something came, or nothing did, after it was sent.
+    Came(Box<CallOutcome>),
+    /// It was not sent: a limit.
+    Limited(Sent),
+    /// It was not sent: nothing could be recorded, kept or prepared.
+    NotSent(String),
+}
+
+/// One step of a shot was made and recorded: the shot as it is now; or it has to be tried again.
+pub(super) type Stepped = Result<Shot, String>;
+
+/// What a download came to.
+#[derive(Debug)]
+pub(super) enum Fetched {
+    Kept(Shot),
+    /// Final: the rules refuse its URL.
+    Refused(String),
+    /// Not this time.
+    Later(String),
+    /// It came and is no whole picture.
+    NotAPicture(String),
+    Environment(String),
+}
+
+/// Everything that can happen.
+#[derive(Debug)]
+pub(super) enum Event {
+    Scan(Vec<Report>),
+    ScanEnded { everything: bool, watch_limit: Option<String>, watch_errors: Vec<String> },
+    Looked(Vec<Looked>),
+    Preset { query: PresetQuery, state: PresetState },
+    Planned { candidate: Candidate, plan: Plan },
+    Started { candidate: Candidate, open: Box<OpenDrop>, frozen: Frozen, prepared: Option<Prepared>, sending: Option<ShotNo> },
+    NotStarted { candidate: Candidate, why: NotStarted },
+    Answered { drop: DropId, shot: ShotNo, answer: Answer },
+    Asked { drop: DropId, shot: ShotNo, message: String, credits: crate::domain::verdict::Credits },
+    UploadAsked { message: String, credits: crate::domain::verdict::Credits, candidate: Candidate },
+    Stepped { drop: DropId, shot: ShotNo, stepped: Stepped },
+    Kept { drop: DropId, shot: ShotNo, kept: Result<Shot, KeepFault> },
+    Fetched { drop: DropId, shot: ShotNo, fetched: Fetched },
+    Published { drop: DropId, shot: ShotNo, number: Option<u32>, done: Stepped },
+    Reuploaded { drop: DropId, shot: ShotNo, done: Result<(Shot, Frozen), Verdict> },
+    Filed { drop: DropId, done: Result<FiledAs, String> },
+    WentBack { drop: DropId, back: Result<bool, String> },
+    Credits { credits: Credits, total: Option<f64>, key: Result<(), String> },
+    Room(Option<String>),
+    Usage { usage: Usage, failed: u64, failures: Vec<crate::ledger::Failure> },
+    Inbox(InboxNow),
+}
+
+/// Why a received picture was not kept.
+#[derive(Debug)]
+pub(super) enum KeepFault {
+    /// It is not a whole picture.
+    NotAPicture(String),
+    /// The spool can't take it just now.
+    Environment(String),
+}
+
+/// How the originals were filed.
+#[derive(Debug)]
+pub(super) enum FiledAs {
+    Archived,
+    Failed { reason: String, note: PathBuf },
+    /// The originals are nowhere; the row stays open.
+    Missing(String),
+}
+
+/// What stands at a name that an event spoke of.
+#[derive(Debug)]
+pub(super) struct Looked {
+    pub folder: RelPath,
+    pub name: std::ffi::OsString,
+    pub how: crate::inbox::HintHow,
+    pub entry: Result<Option<crate::domain::arrivals::Entry>, String>,
+}
+
+/// Whether the inbox is there.
+#[derive(Debug)]
+pub(super) enum InboxNow {
+    Same,
+    Gone(String),
+    /// It is there (again), perhaps another directory: everything begins anew.
+    Back(Box<super::site::Site>),
+}
+
+/// What a planner needs to know besides the candidate.
+pub(super) type Chain = Vec<PresetFile>;
+
+/// An uploaded asset.
+pub(super) type Asset = AssetUrl;

@@ -17,6 +17,7 @@ mod build;
 mod document;
 mod layer;
 mod toml_text;
+mod values;
 
 pub use document::{ReadError, read_limited};
 pub use locate::{NotFound, find, state_dir};

@@ -15,11 +15,11 @@ pub fn config_toml(dir: Option<&Path>) -> String {
     };
     let mut out = String::with_capacity(EXAMPLE.len());
     for line in EXAMPLE.lines() {
-        let name = ["inbox", "outbox", "archive", "errors"].into_iter().find(|n| line.starts_with(&format!("{n} = ")));
-        match name {
-            Some(name) => out.push_str(&format!("{name} = {}", folder(name))),
-            None if line.starts_with("# state_dir = ") => out.push_str(&format!("state_dir = {}", folder("state"))),
-            None => out.push_str(line),
+        let key = line.trim_start_matches("# ").split(" = ").next().unwrap_or_default();
+        match key {
+            "inbox" | "outbox" | "archive" | "errors" => out.extend([key, " = ", &folder(key)]),
+            "state_dir" => out.extend(["state_dir = ", &folder("state")]),
+            _ => out.push_str(line),
         }
         out.push('\n');
     }

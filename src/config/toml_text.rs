@@ -33,7 +33,10 @@ pub(crate) fn parse<'a>(doc: Document<'a>, problems: &mut Vec<Problem>) -> Parse
         if is_null(doc.text, start) {
             message.push_str("; TOML has no null: to leave a parameter out, write \"unset\"");
         }
-        let problem = doc.problem(start, None, message);
+        if message == "duplicate key" {
+            message = "stands here twice: give it once".into();
+        }
+        let problem = doc.problem(start, key_of_line(doc.text, start).as_deref(), message);
         if problems.last() != Some(&problem) {
             problems.push(problem);
         }
@@ -77,6 +80,25 @@ pub(crate) fn raw(value: &DeValue<'_>) -> Raw {
         DeValue::Array(list) => Raw::List(list.iter().map(|item| raw(item.get_ref())).collect()),
         DeValue::Table(_) => Raw::Other("a table"),
     }
+}
+
+/// The key that the line around `at` sets, with its section, as far as that can be told from a broken line.
+fn key_of_line(text: &str, at: usize) -> Option<String> {
+    let bare = |word: &str| {
+        !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+    };
+    let start = text.get(..at)?.rfind('\n').map_or(0, |end| end + 1);
+    let line = text.get(start..)?.lines().next().unwrap_or_default();
+    let header = |line: &str| {
+        let name = line.trim().strip_prefix('[')?.split_once(']')?.0.trim();
+        bare(name).then(|| format!("[{name}]"))
+    };
+    if let Some(header) = header(line) {
+        return Some(header);
+    }
+    let key = line.split_once('=')?.0.trim();
+    let section = text.get(..start)?.lines().rev().find_map(header);
+    bare(key).then(|| section.map_or_else(|| key.to_owned(), |section| format!("{section} {key}")))
 }
 
 fn is_null(text: &str, at: usize) -> bool {

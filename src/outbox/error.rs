@@ -1,0 +1,196 @@
+//! What can go wrong in the user's folders, sorted by what the engine does about it.
+//!
+//! One question decides: is it the environment (pause everything, move nothing, look again), or this drop's
+//! own place? [`OutboxError::is_environment`] answers it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::domain::ids::show;
+
+/// What stands where a folder or a file should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// A symlink, which is never followed below a root.
+    #[error("is a symlink, which is not followed")]
+    Symlink,
+    /// Something else than a folder.
+    #[error("is not a folder")]
+    NotAFolder,
+    /// Something else than a regular file.
+    #[error("is not a regular file")]
+    NotAFile,
+    /// It can't be reached by a rename.
+    #[error("lies on another filesystem")]
+    OtherFilesystem,
+}
+
+/// An error of this room. Each names its path.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// The name is taken; another number is needed. Nothing was overwritten.
+    #[error("{}: the name is taken", show(.path.as_os_str()))]
+    Taken {
+        /// The name that is taken.
+        path: PathBuf,
+    },
+    /// Disk or quota is full.
+    #[error("{}: no room left: {source}", show(.path.as_os_str()))]
+    NoRoom {
+        /// What could not be written.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The filesystem is mounted read-only.
+    #[error("{}: the filesystem is read-only", show(.path.as_os_str()))]
+    ReadOnly {
+        /// What could not be written.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The daemon's user may not.
+    #[error("{}: {doing}: not permitted: {source}", show(.path.as_os_str()))]
+    Denied {
+        /// What could not be touched.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Inbox, working, outbox, archive, errors or the spool itself is not there (not mounted?).
+    #[error("{}: the folder is not there", show(.path.as_os_str()))]
+    RootMissing {
+        /// The root.
+        path: PathBuf,
+    },
+    /// Something stands in the way below a root. Lasts until a person clears it; concerns this place only.
+    #[error("{}: {what}", show(.path.as_os_str()))]
+    Obstructed {
+        /// The place.
+        path: PathBuf,
+        /// What stands there.
+        what: Obstacle,
+    },
+    /// The file is not, or no longer, the one that was looked at.
+    #[error("{}: the file was changed meanwhile", show(.path.as_os_str()))]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not there.
+    #[error("{}: the file is not there", show(.path.as_os_str()))]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Anything else.
+    #[error("{}: {doing}: {source}", show(.path.as_os_str()))]
+    Io {
+        /// What it happened to.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+impl OutboxError {
+    /// Sorts a system error that happened to `path` while `doing` something ("rename", "sync").
+    pub fn new(doing: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+        let (path, source) = (path.into(), source.into());
+        match Errno::from_io_error(&source) {
+            Some(Errno::NOSPC | Errno::DQUOT) => Self::NoRoom { path, source },
+            Some(Errno::ROFS) => Self::ReadOnly { path, source },
+            Some(Errno::ACCESS | Errno::PERM) => Self::Denied { path, doing, source },
+            Some(Errno::EXIST) => Self::Taken { path },
+            Some(Errno::NOENT) => Self::Gone { path },
+            Some(Errno::XDEV) => Self::Obstructed { path, what: Obstacle::OtherFilesystem },
+            Some(Errno::LOOP) => Self::Obstructed { path, what: Obstacle::Symlink },
+            Some(Errno::NOTDIR) => Self::Obstructed { path, what: Obstacle::NotAFolder },
+            _ => Self::Io { path, doing, source },
+        }
+    }
+
+    /// Whether this is nobody's drop's fault: pause everything, move nothing, try again. A disk that answers
+    /// with errors and a server that does not answer count too.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::NoRoom { .. } | Self::ReadOnly { .. } | Self::Denied { .. } | Self::RootMissing { .. } => true,
+            Self::Io { source, .. } => matches!(
+                Errno::from_io_error(source),
+                Some(
+                    Errno::IO
+                        | Errno::STALE
+                        | Errno::NOTCONN
+                        | Errno::NODEV
+                        | Errno::NXIO
+                        | Errno::HOSTDOWN
+                        | Errno::HOSTUNREACH
+                        | Errno::TIMEDOUT
+                        | Errno::MFILE
+                        | Errno::NFILE
+                        | Errno::NOMEM
+                )
+            ),
+            Self::Taken { .. } | Self::Obstructed { .. } | Self::Changed { .. } | Self::Gone { .. } => false,
+        }
+    }
+
+    /// Whether another number would help.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Taken { .. })
+    }
+
+    /// Whether a rename can't get there, but a copy can.
+    pub fn is_other_filesystem(&self) -> bool {
+        matches!(self, Self::Obstructed { what: Obstacle::OtherFilesystem, .. })
+    }
+
+    /// What it happened to.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Taken { path }
+            | Self::NoRoom { path, .. }
+            | Self::ReadOnly { path, .. }
+            | Self::Denied { path, .. }
+            | Self::RootMissing { path }
+            | Self::Obstructed { path, .. }
+            | Self::Changed { path }
+            | Self::Gone { path }
+            | Self::Io { path, .. } => path,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_is_told_from_the_drops_own_place() {
+        for (errno, environment) in [
+            (Errno::NOSPC, true),
+            (Errno::DQUOT, true),
+            (Errno::ROFS, true),
+            (Errno::ACCESS, true),
+            (Errno::PERM, true),
+            (Errno::IO, true),
+            (Errno::STALE, true),
+            (Errno::NOTCONN, true),
+            (Errno::EXIST, false),
+            (Errno::NAMETOOLONG, false),
+            (Errno::NOTDIR, false),
+            (Errno::XDEV, false),
+        ] {
+            let error = OutboxError::new("write", "/x/a\nb", errno);
+            assert_eq!(error.is_environment(), environment, "{errno:?}");
+            assert!(error.to_string().contains("/x/a\\nb"), "{error}");
+        }
+    }
+}

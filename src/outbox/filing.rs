@@ -1,0 +1,153 @@
+//! An original goes to the archive or to errors, or comes back from there.
+//!
+//! Promises: the file is at every moment whole at one of its two places; nothing is replaced; between
+//! filesystems it is copied under a hidden name, synced, compared, renamed, and only then unlinked. Each
+//! call can be repeated after a crash and finishes what was begun. Both folders are synced when it returns.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::Path;
+
+use super::claim::prune;
+use super::durable::{Draft, fingerprint, random_name};
+use super::error::{Obstacle, OutboxError};
+use super::folder::{Entry, Folder, rename, same_inode};
+use crate::domain::ids::{Fingerprint, RelPath};
+
+/// From where to where. The new name must have been committed before.
+#[derive(Clone, Copy, Debug)]
+pub struct Move<'a> {
+    /// The root that it lies in.
+    pub from_root: &'a Path,
+    /// The folder below it.
+    pub from_rel: &'a RelPath,
+    /// Its name there.
+    pub from_name: &'a OsStr,
+    /// The root that it goes to.
+    pub to_root: &'a Path,
+    /// The folder below it, made if need be.
+    pub to_rel: &'a RelPath,
+    /// Its name there.
+    pub to_name: &'a OsStr,
+    /// BLAKE3 of its bytes, where known: how a file that arrived before a crash is known again. Without it,
+    /// any file of that name counts.
+    pub print: Option<Fingerprint>,
+    /// A root of the daemon's own, on the target's filesystem, in which a copy is prepared; else it is
+    /// prepared in the target folder. For moves into the inbox, where nothing of ours may lie: working.
+    pub stage: Option<&'a Path>,
+}
+
+/// How it got there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// Renamed.
+    Renamed,
+    /// Copied, compared and unlinked.
+    Copied,
+    /// It was there already, and is gone from its old place.
+    AlreadyThere,
+}
+
+/// Moves an original out of working (`from_root`) and removes the folders that it leaves empty there.
+/// [`OutboxError::Taken`]: commit another number. [`OutboxError::Gone`]: it is in neither place.
+pub fn file_away(filing: &Move<'_>) -> Result<Moved, OutboxError> {
+    let moved = move_file(filing)?;
+    prune(filing.from_root, filing.from_rel);
+    Ok(moved)
+}
+
+/// [`file_away`] from any other root: empty folders stay.
+pub fn move_file(m: &Move<'_>) -> Result<Moved, OutboxError> {
+    let gone = || OutboxError::Gone { path: m.from_rel.under(m.from_root).join(m.from_name) };
+    let from = Folder::existing(m.from_root, m.from_rel)?;
+    let source = from.as_ref().map_or(Ok(None), |from| from.look(m.from_name))?;
+    let (Some(from), Some(source)) = (&from, source) else {
+        return if arrived(m)? { Ok(Moved::AlreadyThere) } else { Err(gone()) };
+    };
+    if !source.is_file() {
+        return Err(OutboxError::Obstructed { path: from.at(m.from_name), what: Obstacle::NotAFile });
+    }
+    let to = Folder::made(m.to_root, m.to_rel)?;
+    match rename(from, m.from_name, &to, m.to_name) {
+        Ok(()) => {
+            to.sync()?;
+            from.sync()?;
+            Ok(Moved::Renamed)
+        }
+        Err(e) if e.is_other_filesystem() => {
+            copy(m, from, &to)?;
+            unlink_source(m, from, &to)?;
+            Ok(Moved::Copied)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether the file stands at its new place, moved there before a crash.
+fn arrived(m: &Move<'_>) -> Result<bool, OutboxError> {
+    let Some(to) = Folder::existing(m.to_root, m.to_rel)? else { return Ok(false) };
+    let same = match (open_if_file(&to, m.to_name)?, m.print) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(mut file), Some(print)) => fingerprint(&mut file, &to.at(m.to_name))? == print,
+    };
+    if same {
+        to.sync()?;
+        if let Some(from) = Folder::existing(m.from_root, m.from_rel)? {
+            from.sync()?;
+        }
+    }
+    Ok(same)
+}
+
+/// Puts a synced and compared copy under the new name. One that a crash left there is good.
+fn copy(m: &Move<'_>, from: &Folder, to: &Folder) -> Result<(), OutboxError> {
+    if to.look(m.to_name)?.is_some() {
+        return if equal(m, from, to)? { to.sync() } else { Err(OutboxError::Taken { path: to.at(m.to_name) }) };
+    }
+    let (mut source, path) = (from.open(m.from_name)?, from.at(m.from_name));
+    let stage = m.stage.map(Folder::root).transpose()?;
+    let mut draft = Draft::new(stage.as_ref().unwrap_or(to), random_name()?)?;
+    draft.copy_from(&mut source, &path)?;
+    draft.look_like(&source);
+    draft.sync()?;
+    if draft.read_back()? != fingerprint(&mut source, &path)? {
+        return Err(OutboxError::Changed { path });
+    }
+    draft.publish(to, m.to_name)
+}
+
+/// Unlinks the source, if the copy at the new place holds what it holds now.
+fn unlink_source(m: &Move<'_>, from: &Folder, to: &Folder) -> Result<(), OutboxError> {
+    if !equal(m, from, to)? {
+        return Err(OutboxError::Changed { path: from.at(m.from_name) });
+    }
+    from.remove(m.from_name)?;
+    from.sync()
+}
+
+/// Whether both places hold the same bytes, and the source was not touched while they were compared.
+fn equal(m: &Move<'_>, from: &Folder, to: &Folder) -> Result<bool, OutboxError> {
+    let Some(mut there) = open_if_file(to, m.to_name)? else { return Ok(false) };
+    let state = |entry: Option<Entry>| entry.map(|e| (e.facts.size, e.facts.mtime_ns, e.facts.ctime_ns, e.facts.ino));
+    let before = from.look(m.from_name)?;
+    let (mut here, path) = (from.open(m.from_name)?, from.at(m.from_name));
+    let same = fingerprint(&mut here, &path)? == fingerprint(&mut there, &to.at(m.to_name))?;
+    let after = from.look(m.from_name)?;
+    let two_files = match (&before, to.look(m.to_name)?) {
+        (Some(a), Some(b)) => !same_inode(&a.facts, &b.facts),
+        _ => false,
+    };
+    Ok(same && two_files && state(before) == state(after))
+}
+
+fn open_if_file(folder: &Folder, name: &OsStr) -> Result<Option<File>, OutboxError> {
+    match folder.open(name) {
+        Ok(file) => Ok(Some(file)),
+        Err(OutboxError::Gone { .. } | OutboxError::Obstructed { .. }) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -102,7 +102,7 @@ impl<'a> Draft<'a> {
     pub(super) fn look_like(&self, source: &File) {
         if let Ok(stat) = rustix::fs::fstat(source) {
             let _ = rustix::fs::fchmod(&self.file, Mode::from_raw_mode(stat.st_mode & 0o777));
-            #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between machines")]
+            #[allow(clippy::cast_possible_wrap, reason = "the field's type differs between machines; it is below 10^9")]
             let time = |tv_sec, nsec| Timespec { tv_sec, tv_nsec: nsec as _ };
             let times = Timestamps {
                 last_access: time(stat.st_atime, stat.st_atime_nsec),

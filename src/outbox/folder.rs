@@ -153,8 +153,8 @@ impl Folder {
 
     fn create_with(&self, name: &OsStr, mode: Mode) -> Result<File, OutboxError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(&self.fd, name, flags, mode);
-        made.map(File::from).map_err(|e| OutboxError::new("create", self.at(name), e))
+        let opened = rustix::fs::openat(&self.fd, name, flags, mode);
+        opened.map(File::from).map_err(|e| OutboxError::new("create", self.at(name), e))
     }
 
     /// Removes a file; `false` if it was gone already.
@@ -227,19 +227,19 @@ impl Folder {
             Err(Errno::EXIST) => false,
             Err(e) => return Err(OutboxError::new("make the folder", path, e)),
         };
-        let made = self.step(name)?.ok_or(OutboxError::Gone { path })?;
+        let new = self.step(name)?.ok_or(OutboxError::Gone { path })?;
         if ours {
             // As far as the filesystem knows modes and ACLs: a folder without them is better than none.
-            let _ = rustix::fs::fchmod(&made.fd, mode);
+            let _ = rustix::fs::fchmod(&new.fd, mode);
             for acl in ["system.posix_acl_default", "system.posix_acl_access"] {
                 if let Some(value) = read_xattr(&like.fd, acl) {
-                    let _ = rustix::fs::fsetxattr(&made.fd, acl, &value, XattrFlags::empty());
+                    let _ = rustix::fs::fsetxattr(&new.fd, acl, &value, XattrFlags::empty());
                 }
             }
-            made.sync()?;
+            new.sync()?;
             self.sync()?;
         }
-        Ok(made)
+        Ok(new)
     }
 }
 

@@ -36,12 +36,12 @@ pub struct Wanted<'a> {
 /// Listings of folders, shared between workers; the lock is held while a folder is listed, never longer.
 #[derive(Debug, Default)]
 pub struct Listings {
-    known: Mutex<HashMap<(u64, u64), Listing>>,
+    known: Mutex<HashMap<Id, Listing>>,
 }
 
 #[derive(Debug)]
 struct Listing {
-    mtime: (i64, i64),
+    mtime: Mtime,
     since: Instant,
     folded: HashSet<OsString>,
 }
@@ -107,23 +107,34 @@ impl Listings {
             return Ok(());
         }
         // The mtime was read before the names: what comes between makes the listing look old, not new.
-        let folded = folder.names()?.iter().map(|(name, _)| fold(name)).collect();
+        let names = folder.names()?.iter().map(|(name, _)| fold(name)).collect();
         if known.len() >= MAX_FOLDERS && !known.contains_key(&id) {
             let oldest = known.iter().min_by_key(|(_, listing)| listing.since).map(|(id, _)| *id);
             oldest.and_then(|id| known.remove(&id));
         }
-        known.insert(id, Listing { mtime, since: Instant::now(), folded });
+        known.insert(id, Listing { mtime, since: Instant::now(), folded: names });
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(u64, u64), Listing>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, Listing>> {
         // A panic elsewhere can't leave a listing half changed in a way that matters: it is only a hint.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[allow(clippy::cast_lossless, clippy::unnecessary_cast, reason = "the fields' types differ between machines")]
-fn state(folder: &Folder) -> Result<((u64, u64), (i64, i64)), OutboxError> {
+/// A folder's device and inode.
+type Id = (u64, u64);
+
+/// Seconds and nanoseconds.
+type Mtime = (i64, i64);
+
+#[allow(
+    clippy::cast_lossless,
+    clippy::unnecessary_cast,
+    clippy::cast_possible_wrap,
+    reason = "the fields' types differ between machines"
+)]
+fn state(folder: &Folder) -> Result<(Id, Mtime), OutboxError> {
     let stat = folder.stat()?;
     Ok(((stat.st_dev as u64, stat.st_ino as u64), (stat.st_mtime as i64, stat.st_mtime_nsec as i64)))
 }

@@ -104,6 +104,8 @@ fn put_picture(d: &Delivery<'_>, folder: &Folder) -> Result<Published, OutboxErr
         let spool = d.spool.folder()?;
         match rename(&spool, &sealed_name(d.drop, d.shot), folder, d.name) {
             Ok(()) => {
+                // An earlier try may have begun to copy.
+                folder.remove(&temporary_name(d.drop, d.shot))?;
                 folder.sync()?;
                 spool.sync()?;
                 return Ok(Published::Renamed);

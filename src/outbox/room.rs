@@ -116,13 +116,14 @@ pub fn reachable_by_rename(inbox: &Path, candidate: &Path) -> Result<bool, Outbo
     let had_inside = top.look(inside)?.is_some();
     let had_candidate = candidate.exists();
     let found = probe(inbox, candidate);
-    // Not if the candidate is that very folder, and good.
     let is_inside = candidate.canonicalize().ok() == inbox.join(inside).canonicalize().ok();
     let good = matches!(found, Ok(true));
     if !had_candidate && !good {
         let _ = std::fs::remove_dir(candidate);
     }
-    if !had_inside && !(is_inside && good) {
+    // Not if the candidate is that very folder, and good.
+    let used = is_inside && good;
+    if !had_inside && !used {
         top.remove_empty(inside);
     }
     found

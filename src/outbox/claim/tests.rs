@@ -76,7 +76,8 @@ fn a_claimed_drop_lies_in_working_and_goes_back_whole() {
 
 #[test]
 fn what_changed_since_it_was_read_is_not_claimed() {
-    let change: [(&str, fn(&Path)); 5] = [
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 5] = [
         ("other bytes", |p| fs::write(p, "longer than before").unwrap()),
         ("another time", |p| {
             let file = fs::File::options().write(true).open(p).unwrap();
@@ -92,7 +93,7 @@ fn what_changed_since_it_was_read_is_not_claimed() {
         }),
         ("gone", |p| fs::remove_file(p).unwrap()),
     ];
-    for (what, change) in change {
+    for (what, change) in changes {
         let house = House::new();
         let members = [house.drop_in("x.txt"), house.drop_in("x.jpg")];
         change(&house.inbox.join("a/b/x.jpg"));

@@ -170,12 +170,10 @@ fn a_crash_after_each_step_is_finished() {
         for house in House::both() {
             let delivery = house.delivery("x.png", None);
             let folder = house.folder();
-            steps.iter().for_each(|step| step(&delivery, &folder));
-            assert_eq!(recover_publish(&delivery).unwrap(), wanted, "{what}");
-            if what == "half a copy" || what == "a whole copy" {
-                // On one filesystem the spool file is renamed; the hidden copy is listed by a sweep.
-                folder.remove(&temporary_name(DROP, SHOT)).unwrap();
+            for step in steps {
+                step(&delivery, &folder);
             }
+            assert_eq!(recover_publish(&delivery).unwrap(), wanted, "{what}");
             assert_eq!(house.files(), pairs(&[("x.png", "picture")]), "{what}");
             assert!(!house.spooled(), "{what}");
             assert_eq!(recover_publish(&delivery).unwrap(), Recovered::AlreadyDelivered, "{what}, again");

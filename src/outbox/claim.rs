@@ -6,11 +6,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::sync::{PoisonError, RwLock};
 
 use super::error::{Obstacle, OutboxError};
 use super::folder::{Entry, Folder, rename, same_inode};
 use crate::domain::ids::{Facts, RelPath, show};
 use crate::domain::names::fold;
+
+/// Held for reading while a folder is made and a file renamed into it, for writing while empty folders are
+/// removed: making one is synced, which is slow enough for a prune to win every time. It guards no data.
+static EMPTY_FOLDERS: RwLock<()> = RwLock::new(());
 
 /// A member of a drop as it was when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,9 +195,10 @@ fn undo(from: &Path, to: &Path, rel: &RelPath, moved: &[(&OsStr, Facts)]) -> Vec
     stayed.map(|(name, _)| name.to_os_string()).collect()
 }
 
-/// Renames into the same folder below another root, which is made if need be, and made again if a prune
-/// removed it in between.
+/// Renames into the same folder below another root, which is made if need be, and made again if somebody
+/// else removed it in between.
 fn rename_into(from: &Folder, name: &OsStr, root: &Path, rel: &RelPath) -> Result<Folder, OutboxError> {
+    let _making = EMPTY_FOLDERS.read().unwrap_or_else(PoisonError::into_inner);
     let mut tries = 0;
     loop {
         let to = Folder::made(root, rel);
@@ -211,6 +217,7 @@ fn rename_into(from: &Folder, name: &OsStr, root: &Path, rel: &RelPath) -> Resul
 /// Removes the folders below working that a drop left empty, from `rel` upwards, never working itself.
 /// Call it with working only: elsewhere an empty folder is the user's.
 pub fn prune(working: &Path, rel: &RelPath) {
+    let _removing = EMPTY_FOLDERS.write().unwrap_or_else(PoisonError::into_inner);
     let mut at = rel.clone();
     while let (Some(parent), Some(name)) = (at.parent(), at.name()) {
         // A folder that can't be looked at or is not empty stays, and those above it are not empty then.

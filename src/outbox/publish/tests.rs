@@ -243,6 +243,29 @@ fn a_setgid_folder_gives_its_group() {
 }
 
 #[test]
+fn a_folder_with_a_default_acl_gives_it_to_its_results() {
+    let house = House::new(tempfile::tempdir().unwrap());
+    let folder = house.folder();
+    // Version 2; then tag, permissions and id of owner, group, a named group, mask and others.
+    let mut acl = 2_u32.to_le_bytes().to_vec();
+    for (tag, perm, id) in
+        [(1_u16, 6_u16, u32::MAX), (4, 4, u32::MAX), (8, 6, 1234), (0x10, 6, u32::MAX), (0x20, 0, u32::MAX)]
+    {
+        acl.extend([tag.to_le_bytes(), perm.to_le_bytes()].concat());
+        acl.extend(id.to_le_bytes());
+    }
+    let name = "system.posix_acl_default";
+    if let Err(e) = rustix::fs::fsetxattr(&folder, name, &acl, rustix::fs::XattrFlags::empty()) {
+        println!("this filesystem takes no ACLs ({e}); nothing to try");
+        return;
+    }
+    assert_eq!(publish(&house.delivery("x.png", None)).unwrap(), Published::Copied);
+    let file = folder.open(OsStr::new("x.png")).unwrap();
+    assert!(rustix::fs::fgetxattr_query(&file, "system.posix_acl_access").unwrap() > 0);
+    assert!(!house.spooled());
+}
+
+#[test]
 fn the_outbox_itself_is_never_made() {
     let house = House::new(tempfile::tempdir().unwrap());
     let root = house.outbox.path().join("not-mounted");

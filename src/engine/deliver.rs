@@ -1,0 +1,230 @@
+//! From an answer to a picture in the outbox: keep it, or fetch it and keep it; then publish it.
+
+use crate::domain::ids::{DropId, RelPath, ShotNo};
+use crate::domain::life::{OutputName, Shot, ShotEvent, ShotState, Spooled};
+use crate::domain::names::{Parts, SetNames, Template, provenance_name, result_name};
+use crate::ledger::OpenDrop;
+use crate::outbox::OutboxError;
+use crate::outbox::listing::Wanted;
+use crate::outbox::provenance::{Input, Provenance, SCHEMA, Times};
+use crate::outbox::publish::{Delivery, recover_publish};
+use crate::reference::whole::{self, Format, Whole};
+use crate::segmind::DownloadOutcome;
+
+use super::ctx::{Ctx, MAX_RESULT_BYTES, blocking};
+use super::event::{Event, Fetched, KeepFault};
+use super::frozen::Frozen;
+use super::send::record_step;
+
+/// Keeps the picture that came with an answer: whole, synced, under its shot's name, committed.
+pub(super) async fn keep(ctx: Ctx, id: DropId, shot: Shot) {
+    let kept = keep_part(&ctx, id, &shot).await;
+    ctx.send(Event::Kept { drop: id, shot: shot.no, kept }).await;
+}
+
+async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot) -> Result<Shot, KeepFault> {
+    let (spool, no, now) = (ctx.spool.clone(), shot.no, ctx.clock.wall());
+    let sealed = blocking(move || {
+        let part = spool.part_path(id, no);
+        let environment = |e: &dyn std::fmt::Display| KeepFault::Environment(format!("{}: {e}", part.display()));
+        let extension = match std::fs::File::open(&part).and_then(|file| whole::check(&file)) {
+            Ok(found) => extension(&found).map_err(KeepFault::NotAPicture)?,
+            Err(e) => return Err(environment(&e)),
+        };
+        match spool.seal(id, no) {
+            Ok(_) | Err(OutboxError::Taken { .. }) => {}
+            Err(e) => return Err(KeepFault::Environment(e.to_string())),
+        }
+        let sealed = spool.find(id, no).map_err(|e| environment(&e))?.ok_or_else(|| environment(&"gone"))?;
+        let print = sealed.fingerprint().map_err(|e| environment(&e))?;
+        Ok(Spooled { blake3: print.to_string(), bytes: sealed.bytes, extension: extension.into(), at: now })
+    })
+    .await
+    .map_err(KeepFault::Environment)?;
+    let picture = match sealed {
+        Ok(picture) => picture,
+        Err(KeepFault::NotAPicture(why)) => {
+            let spool = ctx.spool.clone();
+            let _ = blocking(move || spool.discard_part(id, no)).await;
+            return Err(KeepFault::NotAPicture(why));
+        }
+        Err(fault) => return Err(fault),
+    };
+    let kept = shot.apply(ShotEvent::Receive { picture }).map_err(|e| KeepFault::Environment(e.to_string()))?;
+    record_step(ctx, id, &kept).await;
+    Ok(kept)
+}
+
+/// The extension that the bytes ask for, if they are a whole picture of a kind that the service sends.
+pub(super) fn extension(found: &Whole) -> Result<&'static str, String> {
+    match found {
+        Whole::Whole { format: Format::Jpeg, .. } => Ok("jpg"),
+        Whole::Whole { format: Format::Png, .. } => Ok("png"),
+        Whole::Whole { format: Format::WebP, .. } => Ok("webp"),
+        Whole::Whole { format, .. } => Err(format!("the answer was a {format:?}, which the service never sends")),
+        Whole::Cut { .. } => Err("the picture in the answer was cut off".into()),
+        Whole::Broken { why, .. } => Err(format!("the picture in the answer is broken: {why}")),
+        Whole::Unknown { .. } | Whole::Empty => Err("the answer was no picture".into()),
+    }
+}
+
+/// Downloads an answered shot's picture and keeps it.
+pub(super) async fn fetch(ctx: Ctx, id: DropId, shot: Shot) {
+    let no = shot.no;
+    let fetched = fetch_and_keep(&ctx, id, &shot).await;
+    ctx.send(Event::Fetched { drop: id, shot: no, fetched }).await;
+}
+
+async fn fetch_and_keep(ctx: &Ctx, id: DropId, shot: &Shot) -> Fetched {
+    let ShotState::Answered { url, .. } = &shot.state else { return Fetched::Refused("it was not answered".into()) };
+    let into = ctx.spool.part_path(id, shot.no);
+    match ctx.client.download(url, &into, MAX_RESULT_BYTES).await {
+        DownloadOutcome::Done(_) => match keep_part(ctx, id, shot).await {
+            Ok(kept) => Fetched::Kept(kept),
+            Err(KeepFault::NotAPicture(why)) => Fetched::NotAPicture(why),
+            Err(KeepFault::Environment(why)) => Fetched::Environment(why),
+        },
+        DownloadOutcome::Refused { why } => Fetched::Refused(why),
+        DownloadOutcome::Gone { status } => Fetched::Later(format!("the picture's address answered {status}")),
+        DownloadOutcome::Failed { message } => Fetched::Later(message),
+    }
+}
+
+/// Publishes a received shot: commits its name, then provenance and picture, then commits the delivery.
+/// `number` is the set's, if it was chosen already.
+pub(super) async fn publish(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot: Shot) {
+    let (id, no) = (open.drop.id, shot.no);
+    let mut number = open.number;
+    let done = deliver(&ctx, &open, &frozen, shot, &mut number).await;
+    ctx.send(Event::Published { drop: id, shot: no, number, done }).await;
+}
+
+async fn deliver(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, mut shot: Shot, number: &mut Option<u32>) -> Result<Shot, String> {
+    let id = open.drop.id;
+    // Names that turned out to be taken although no listing shows them yet.
+    let mut at_least = 1;
+    loop {
+        if !matches!(shot.state, ShotState::Publishing { .. }) || at_least > 1 {
+            let n = choose(ctx, open, frozen, &shot, *number, at_least).await?;
+            if *number != Some(n) {
+                ctx.record(move |l| l.number(id, n)).await.map_err(|e| e.to_string())?;
+                *number = Some(n);
+            }
+            let name = output_name(ctx, open, frozen, &shot, n).ok_or("the shot has no picture")?;
+            shot = shot.apply(ShotEvent::Name { name }).map_err(|e| e.to_string())?;
+            record_step(ctx, id, &shot).await;
+        }
+        let (again, open2, frozen2, named) = (ctx.clone(), open.clone(), frozen.clone(), shot.clone());
+        match blocking(move || put_out(&again, &open2, &frozen2, &named)).await? {
+            Ok(()) => break,
+            Err(e) if e.is_taken() && at_least < 100_000 => at_least = number.unwrap_or(1).max(at_least) + 1,
+            Err(e) => return Err(e.to_string()),
+        }
+    }
+    let delivered = shot.apply(ShotEvent::Deliver).map_err(|e| e.to_string())?;
+    record_step(ctx, id, &delivered).await;
+    Ok(delivered)
+}
+
+fn put_out(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot) -> Result<(), OutboxError> {
+    let ShotState::Publishing { picture, name } = &shot.state else { return Ok(()) };
+    let provenance = provenance(ctx, open, frozen, shot, picture, name).to_bytes();
+    let delivery = Delivery {
+        spool: &ctx.spool,
+        drop: open.drop.id,
+        shot: shot.no,
+        root: &ctx.site.outbox,
+        rel: &open.drop.folder,
+        name: &name.picture,
+        provenance: name.provenance.as_deref().map(|name| (name, provenance.as_slice())),
+    };
+    // Finishes from wherever an earlier try got to, and from the spool at first.
+    recover_publish(&delivery)?;
+    let names: Vec<_> = std::iter::once(name.picture.as_os_str()).chain(name.provenance.as_deref()).collect();
+    ctx.listings.added(&ctx.site.outbox, &open.drop.folder, &names)
+}
+
+fn provenance(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot, picture: &Spooled, name: &OutputName) -> Provenance {
+    let _ = ctx;
+    Provenance {
+        schema: SCHEMA,
+        result: name.picture.to_string_lossy().into_owned(),
+        result_blake3: picture.blake3.clone(),
+        drop: open.drop.id.to_string(),
+        shot: shot.no.0 + 1,
+        inputs: open.drop.members.iter().filter_map(|m| m.print.map(|print| Input::new(&m.name, print))).collect(),
+        request: frozen.shown(shot.seed),
+        origins: frozen.origins.clone(),
+        request_id: shot.receipt.request_id.clone(),
+        seed: shot.seed.or(shot.receipt.seed),
+        cost: shot.receipt.cost,
+        times: Times { sent: shot.last_sent, received: Some(picture.at), published: Some(picture.at) },
+        attempts: shot.attempts + 1,
+        unconfirmed_attempts: shot.unconfirmed > 0,
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+/// The stem of a shot's result, without number and extension.
+fn rendered(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, no: ShotNo, seed: Option<i64>, at: jiff::Timestamp) -> Option<std::ffi::OsString> {
+    let template = Template::parse(&ctx.config.output.name).ok()?;
+    let date = at.to_zoned(jiff::tz::TimeZone::system()).date();
+    let parts = Parts { stem: &open.drop.stem, seed, variant: no.0 + 1, shots: frozen.shots.max(1), folder: &open.drop.folder, date };
+    Some(template.render(&parts))
+}
+
+fn output_name(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot, n: u32) -> Option<OutputName> {
+    let (ShotState::Received { picture } | ShotState::Publishing { picture, .. }) = &shot.state else { return None };
+    let stem = rendered(ctx, open, frozen, shot.no, shot.seed, picture.at)?;
+    let provenance = ctx.config.output.provenance.then(|| provenance_name(&stem, n));
+    Some(OutputName { picture: result_name(&stem, n, &picture.extension), provenance })
+}
+
+/// The number of the set: the first for which no name of the drop's results, their provenance and its
+/// originals is taken. Later shots keep the first one's number where they can.
+async fn choose(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot, number: Option<u32>, at_least: u32) -> Result<u32, String> {
+    let (ShotState::Received { picture } | ShotState::Publishing { picture, .. }) = &shot.state else {
+        return Err("the shot has no picture".into());
+    };
+    let provenance = ctx.config.output.provenance;
+    let extension = picture.extension.clone();
+    // The first shot looks for all, so that the set fits together; a later one for itself alone.
+    let shots: Vec<_> = open.drop.shots.iter().filter(|s| number.is_none() || s.no == shot.no).collect();
+    let stems: Vec<_> = shots.iter().filter_map(|s| rendered(ctx, open, frozen, s.no, s.seed, picture.at)).collect();
+    if stems.is_empty() {
+        return Err("[output] name is no template".into());
+    }
+    let first = number.unwrap_or(1).max(at_least);
+    let set = SetNames::new(&open.drop.stem, moving(open));
+    let (site, listings, rel) = (ctx.site.clone(), ctx.listings.clone(), open.drop.folder.clone());
+    let with_originals = number.is_none();
+    blocking(move || {
+        let results = move |n: u32| {
+            let mut names = Vec::new();
+            for stem in &stems {
+                names.push(result_name(stem, n, &extension));
+                if provenance {
+                    names.push(provenance_name(stem, n));
+                }
+            }
+            names
+        };
+        let originals = |n: u32| set.members(n);
+        let mut wanted = vec![Wanted { root: &site.outbox, rel: &rel, names: &results }];
+        if with_originals {
+            wanted.push(Wanted { root: &site.archive, rel: &rel, names: &originals });
+        }
+        listings.choose_number(&wanted, |n| n < first).map_err(|e| e.to_string())
+    })
+    .await?
+}
+
+/// The names of the members that move with the drop.
+pub(super) fn moving(open: &OpenDrop) -> Vec<std::ffi::OsString> {
+    open.drop.members.iter().filter(|m| m.moves).map(|m| m.name.clone()).collect()
+}
+
+/// Where a shot's result lies, for people.
+pub(super) fn shown_name(folder: &RelPath, name: &OutputName) -> String {
+    crate::domain::ids::Place { folder: folder.clone(), name: name.picture.clone() }.to_string()
+}

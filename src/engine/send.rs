@@ -1,0 +1,304 @@
+//! Claiming a drop and sending its shots.
+//!
+//! The order is the promise: room is looked at, the drop is moved into `working/`, its row and its first send
+//! are committed, and only then does a byte of the paid request leave the machine.
+
+use crate::domain::ids::{DropId, ShotNo, show};
+use crate::domain::life::{Shot, ShotEvent};
+use crate::domain::params::Key;
+use crate::ledger::{Limits, Member, NewDrop, OpenDrop, Role, Sent};
+use crate::outbox::OutboxError;
+use crate::outbox::claim::{self, ClaimError};
+use crate::outbox::note::take_away_if_ours;
+use crate::segmind::{AssetUrl, Body};
+
+use super::ctx::{Ctx, MAX_RESULT_BYTES, blocking};
+use super::event::{Answer, Event, NotStarted, Planned, Prepared};
+use super::frozen::{Frozen, Reference};
+use super::plan::{self, NoReference};
+
+/// Why a drop was not started, with what has to be undone already undone.
+async fn not_started(ctx: &Ctx, candidate: crate::domain::arrivals::Candidate, why: NotStarted) {
+    ctx.send(Event::NotStarted { candidate, why }).await;
+}
+
+fn limits(ctx: &Ctx) -> Limits {
+    Limits { per_hour: ctx.config.limits.images_per_hour, per_day: ctx.config.limits.images_per_day }
+}
+
+/// How many bytes are reserved for results, with `in_flight` requests on their way.
+pub(super) fn reserve(ctx: &Ctx, in_flight: u32) -> u64 {
+    ctx.config.reference.max_bytes.saturating_mul(u64::from(in_flight.max(1)))
+}
+
+/// A new identity.
+pub(super) fn new_id() -> DropId {
+    let mut bytes = [0; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        bytes[..8].copy_from_slice(&plan::random().to_ne_bytes());
+        bytes[8..].copy_from_slice(&(jiff::Timestamp::now().as_nanosecond() as u64).to_ne_bytes());
+    }
+    DropId(bytes)
+}
+
+/// Claims a planned drop, commits it with its first send, and makes that send.
+pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
+    let Planned { candidate, members, frozen, shots, recognition, known, prepared } = planned;
+    let Some(first) = shots.first().map(|shot| shot.no) else { return };
+    let drop = NewDrop {
+        id: new_id(),
+        folder: candidate.folder.clone(),
+        stem: candidate.stem.clone(),
+        members,
+        working: ctx.site.working.clone(),
+        recognition: Some(recognition),
+        plan: frozen.to_text(),
+        shots,
+        failure: None,
+        continues: known.as_ref().map(|known| known.id),
+    };
+    if let Err(why) = claim_drop(&ctx, &candidate, in_flight).await {
+        return not_started(&ctx, candidate, why).await;
+    }
+    let (row, moment, bounds) = (drop.clone(), ctx.clock.moment(), limits(&ctx));
+    let begun = ctx.record(move |l| l.begin(&row, Some(first), bounds, &moment)).await;
+    let why = match begun {
+        Ok(Sent::Committed) => None,
+        Ok(limited @ Sent::Limited { .. }) => Some(NotStarted::Limited(limited)),
+        Err(e) => Some(NotStarted::Environment(e.to_string())),
+    };
+    if let Some(why) = why {
+        give_up_claim(&ctx, &drop).await;
+        return not_started(&ctx, candidate, why).await;
+    }
+    let notes = known.map(|known| known.notes).unwrap_or_default();
+    take_notes_away(&ctx, &drop, notes).await;
+
+    let now = ctx.clock.wall();
+    let mut open = OpenDrop { drop, claimed: now, number: None, filing: None };
+    let mut sending = None;
+    for shot in &mut open.drop.shots {
+        if shot.no == first
+            && let Ok(sent) = shot.apply(ShotEvent::Send { at: now })
+        {
+            *shot = sent.clone();
+            sending = Some(sent);
+        }
+    }
+    let id = open.drop.id;
+    let event = Event::Started { candidate, open: Box::new(open), frozen: frozen.clone(), prepared: prepared.clone(), sending: Some(first) };
+    ctx.send(event).await;
+    if let Some(shot) = sending {
+        call(&ctx, id, &shot, &frozen, prepared.as_ref()).await;
+    }
+}
+
+/// Moves a drop that can't be sent at all into working, with its reason, so that it goes to errors.
+pub(super) async fn bury(ctx: Ctx, candidate: crate::domain::arrivals::Candidate, members: Vec<Member>, reason: String) {
+    let drop = NewDrop {
+        id: new_id(),
+        folder: candidate.folder.clone(),
+        stem: candidate.stem.clone(),
+        members: if members.is_empty() { unread_members(&candidate) } else { members },
+        working: ctx.site.working.clone(),
+        recognition: None,
+        plan: Frozen::nothing().to_text(),
+        shots: Vec::new(),
+        failure: Some(reason),
+        continues: None,
+    };
+    if let Err(why) = claim_drop(&ctx, &candidate, 1).await {
+        return not_started(&ctx, candidate, why).await;
+    }
+    let (row, moment) = (drop.clone(), ctx.clock.moment());
+    if let Err(e) = ctx.record(move |l| l.begin(&row, None, Limits::default(), &moment)).await {
+        give_up_claim(&ctx, &drop).await;
+        return not_started(&ctx, candidate, NotStarted::Environment(e.to_string())).await;
+    }
+    let open = OpenDrop { drop, claimed: ctx.clock.wall(), number: None, filing: None };
+    ctx.send(Event::Started { candidate, open: Box::new(open), frozen: Frozen::nothing(), prepared: None, sending: None }).await;
+}
+
+fn unread_members(candidate: &crate::domain::arrivals::Candidate) -> Vec<Member> {
+    let sidecars = candidate.sidecars.iter().map(|s| (&s.file, Role::Sidecar, !s.shared));
+    let foreign = candidate.foreign.iter().map(|m| (m, Role::Foreign, true));
+    let image = candidate.image.iter().map(|m| (m, Role::Picture, true));
+    sidecars
+        .chain(foreign)
+        .chain(image)
+        .map(|(file, role, moves)| Member { name: file.name.clone(), role, print: None, size: file.facts.size, moves })
+        .collect()
+}
+
+async fn claim_drop(ctx: &Ctx, candidate: &crate::domain::arrivals::Candidate, in_flight: u32) -> Result<(), NotStarted> {
+    let (site, folder, bytes) = (ctx.site.clone(), candidate.folder.clone(), reserve(ctx, in_flight));
+    let members: Vec<_> = candidate.moving().map(|m| claim::Member { name: m.name.clone(), facts: m.facts }).collect();
+    let done = blocking(move || {
+        if !site.inbox_is_there() {
+            return Err(NotStarted::Environment(format!("the inbox {} is not there", site.inbox.display())));
+        }
+        if let Some(trouble) = site.trouble(bytes) {
+            return Err(NotStarted::Environment(trouble));
+        }
+        claim::claim(&site.inbox, &site.working, &folder, &members).map(|_| ()).map_err(|e| not_claimed(&e))
+    });
+    done.await.unwrap_or_else(|e| Err(NotStarted::Environment(e)))
+}
+
+fn not_claimed(error: &ClaimError) -> NotStarted {
+    match &error.cause {
+        OutboxError::Gone { .. } | OutboxError::Changed { .. } => NotStarted::Changed,
+        // What one folder's or file's rights forbid concerns this drop; a disk, everybody.
+        OutboxError::NoRoom { .. } | OutboxError::ReadOnly { .. } | OutboxError::RootMissing { .. } => NotStarted::Environment(error.to_string()),
+        _ => NotStarted::Blocked(error.to_string()),
+    }
+}
+
+/// Back into the inbox: nothing was committed, so nothing was sent.
+async fn give_up_claim(ctx: &Ctx, drop: &NewDrop) {
+    let (site, folder) = (ctx.site.clone(), drop.folder.clone());
+    let names: Vec<_> = drop.members.iter().filter(|m| m.moves).map(|m| m.name.clone()).collect();
+    let back = blocking(move || claim::unclaim(&site.working, &site.inbox, &folder, &names)).await;
+    match back {
+        Ok(Ok(returned)) if returned.is_back() => {}
+        // Recovery brings it back at the next start at the latest.
+        Ok(Ok(returned)) => tracing::warn!(taken = ?returned.taken, "a drop could not go back into the inbox; it stays in working until the next start"),
+        Ok(Err(e)) => tracing::warn!(error = %e, "a drop could not go back into the inbox; it stays in working until the next start"),
+        Err(e) => tracing::warn!(error = %e, "a drop could not go back into the inbox; it stays in working until the next start"),
+    }
+}
+
+/// Notes of the drop's earlier end are taken away, in errors or brought along into the inbox; edited ones stay.
+async fn take_notes_away(ctx: &Ctx, drop: &NewDrop, notes: Vec<(std::path::PathBuf, crate::domain::ids::Fingerprint)>) {
+    let (site, ctx2, drop) = (ctx.site.clone(), ctx.clone(), drop.clone());
+    let _ = blocking(move || {
+        for (path, print) in notes {
+            let Ok(below) = path.strip_prefix(&site.errors) else { continue };
+            let (Some(name), Some(rel)) = (below.file_name(), below.parent().and_then(crate::domain::ids::RelPath::new)) else { continue };
+            let _ = take_away_if_ours(&site.errors, &rel, name, print);
+        }
+        let note = crate::domain::names::SetNames::new(&drop.stem, Vec::<std::ffi::OsString>::new()).note(1);
+        let path = drop.folder.under(&site.inbox).join(&note);
+        if let Ok(bytes) = crate::config::read_limited(&path, crate::config::LONGEST_TEXT_BYTES) {
+            let print = crate::domain::ids::Fingerprint::of(&bytes);
+            let ours = ctx2.ledger.call_blocking(move |l| l.is_our_note(print));
+            if matches!(ours, Ok(Ok(true))) {
+                let _ = take_away_if_ours(&site.inbox, &drop.folder, &note, print);
+            }
+        }
+    })
+    .await;
+}
+
+/// Commits a due shot as sending (`shot` is its state after it) and sends it.
+pub(super) async fn send(ctx: Ctx, id: DropId, shot: Shot, frozen: Frozen, prepared: Option<Prepared>, in_flight: u32) {
+    let (site, bytes, no) = (ctx.site.clone(), reserve(&ctx, in_flight), shot.no);
+    let trouble = blocking(move || site.trouble(bytes)).await.unwrap_or_else(Some);
+    if let Some(trouble) = trouble {
+        return ctx.send(Event::Answered { drop: id, shot: no, answer: Answer::NotSent(trouble) }).await;
+    }
+    let (row, moment, bounds) = (shot.clone(), ctx.clock.moment(), limits(&ctx));
+    match ctx.record(move |l| l.send(id, &row, bounds, &moment)).await {
+        Ok(Sent::Committed) => call(&ctx, id, &shot, &frozen, prepared.as_ref()).await,
+        Ok(limited) => ctx.send(Event::Answered { drop: id, shot: no, answer: Answer::Limited(limited) }).await,
+        Err(e) => ctx.send(Event::Answered { drop: id, shot: no, answer: Answer::NotSent(e.to_string()) }).await,
+    }
+}
+
+/// The paid request. Its send is committed.
+async fn call(ctx: &Ctx, id: DropId, shot: &Shot, frozen: &Frozen, prepared: Option<&Prepared>) {
+    let into = ctx.spool.part_path(id, shot.no);
+    let body = match &frozen.reference {
+        Reference::Inline { media_type, .. } => {
+            let file = prepared.map(|p| p.to_path_buf()).unwrap_or_default();
+            Body::inline(&frozen.body(shot.seed, None), Key::StructureImageUrl.name(), file, media_type)
+        }
+        Reference::Uploaded { url, .. } => Body::json(&frozen.body(shot.seed, Some(url))).hiding(AssetUrl::new(url.clone())),
+        Reference::Given { url } | Reference::Public { url } => Body::json(&frozen.body(shot.seed, Some(url))),
+        Reference::None => Body::json(&frozen.body(shot.seed, None)),
+    };
+    let outcome = match ctx.keys.key() {
+        Some(key) => ctx.client.reimagine(&key, body, &into, MAX_RESULT_BYTES).await,
+        None => crate::segmind::CallOutcome {
+            verdict: crate::domain::verdict::Verdict::Pause {
+                why: crate::domain::verdict::PauseWhy::Key,
+                message: "there is no API key".into(),
+            },
+            picture: None,
+            receipt: crate::domain::verdict::Receipt::default(),
+            trouble: false,
+            elapsed: std::time::Duration::ZERO,
+        },
+    };
+    ctx.send(Event::Answered { drop: id, shot: shot.no, answer: Answer::Came(Box::new(outcome)) }).await;
+}
+
+/// Uploads the reference of a drop in work again, past the cache, and freezes the new URL.
+pub(super) async fn upload_again(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot: Shot) {
+    let (id, no) = (open.drop.id, shot.no);
+    let done = renew(&ctx, &open, frozen, shot).await;
+    ctx.send(Event::Reuploaded { drop: id, shot: no, done }).await;
+}
+
+async fn renew(ctx: &Ctx, open: &OpenDrop, frozen: Frozen, shot: Shot) -> Result<(Shot, Frozen), crate::domain::verdict::Verdict> {
+    use crate::domain::verdict::Verdict;
+    let retry = |message: String| Verdict::Retry { message, trouble: false };
+    let id = open.drop.id;
+    if let Reference::Uploaded { key, .. } = &frozen.reference
+        && let Some(key) = crate::domain::ids::Fingerprint::parse(key)
+    {
+        ctx.record(move |l| l.forget_upload(key)).await.map_err(|e| retry(e.to_string()))?;
+    }
+    let Some(member) = open.drop.members.iter().find(|m| m.role == Role::Picture).cloned() else {
+        return Err(retry("the drop has no picture".into()));
+    };
+    let (again, working, folder) = (ctx.clone(), open.drop.working.clone(), open.drop.folder.clone());
+    let picture = blocking(move || plan::reopen(&again, &working, &folder, &member)).await.and_then(|r| r).map_err(retry)?;
+    let reference = plan::upload(ctx, picture, true).await.map_err(|e| match e {
+        NoReference::Upload(verdict) => verdict,
+        NoReference::Drop(message) | NoReference::Environment(message) => Verdict::Retry { message, trouble: false },
+    })?;
+    let frozen = Frozen { reference, ..frozen };
+    let text = frozen.to_text();
+    ctx.record(move |l| l.replan(id, &text)).await.map_err(|e| retry(e.to_string()))?;
+    Ok((Shot { reuploaded: true, ..shot }, frozen))
+}
+
+/// The prepared picture of a drop in inline mode, made again after a restart.
+pub(super) async fn prepare_again(ctx: &Ctx, open: &OpenDrop) -> Result<Option<Prepared>, String> {
+    let Some(member) = open.drop.members.iter().find(|m| m.role == Role::Picture).cloned() else { return Ok(None) };
+    let (again, working, folder) = (ctx.clone(), open.drop.working.clone(), open.drop.folder.clone());
+    let name = member.name.clone();
+    let picture = blocking(move || plan::reopen(&again, &working, &folder, &member)).await.and_then(|r| r)?;
+    match plan::picture_reference(ctx, picture, &open.drop.folder, &name).await {
+        Ok((_, prepared)) => Ok(prepared),
+        Err(NoReference::Drop(why) | NoReference::Environment(why)) => Err(why),
+        Err(NoReference::Upload(_)) => Err(format!("{} could not be prepared", show(&name))),
+    }
+}
+
+/// Commits a step that is no send, and tells the loop. A ledger that can't take it now is tried again: the
+/// step has happened, so it must not be forgotten.
+pub(super) async fn commit(ctx: Ctx, id: DropId, shot: Shot) {
+    let no: ShotNo = shot.no;
+    record_step(&ctx, id, &shot).await;
+    ctx.send(Event::Stepped { drop: id, shot: no, stepped: Ok(shot) }).await;
+}
+
+/// Commits a step, for as long as it takes.
+pub(super) async fn record_step(ctx: &Ctx, id: DropId, shot: &Shot) {
+    let mut tries = 0;
+    loop {
+        let (row, billed) = (shot.clone(), shot.state.billed());
+        match ctx.record(move |l| l.step(id, &row, billed)).await {
+            Ok(()) => return,
+            Err(e) => {
+                if tries == 0 {
+                    tracing::error!(error = %e, state = shot.state.word(), "the ledger can't record a step; trying until it can");
+                }
+                tries += 1;
+                tokio::time::sleep(std::time::Duration::from_millis(200 * (1 << tries.min(7)))).await;
+            }
+        }
+    }
+}

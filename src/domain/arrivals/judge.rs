@@ -1,0 +1,223 @@
+//! The verdict on the drops of one group: what may go, what fails, what waits and until when.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+
+use super::item::{Item, Mark, Nanos, length};
+use super::words::{CandidateKind, Failure, MAX_SIDECAR_BYTES, Reason, ReferenceRule, Rules, SidecarRule};
+use crate::domain::kinds::{NameKind, picture_ext, split};
+use crate::domain::pairing::{Fold, Named, Pairing, Part, Unit, pair};
+
+/// A name that is in work, or was filed not long ago.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct NameRec {
+    /// How many drops of this name are in `working/`.
+    pub(super) in_work: u32,
+    /// The image that went with it.
+    pub(super) image: Option<OsString>,
+    /// When it was sent, ms since 1970.
+    pub(super) sent_unix_ms: Option<i64>,
+    /// Sidecars that changed before this came too late. Set when it was filed.
+    pub(super) late_until: Option<Nanos>,
+}
+
+/// What is known around a group.
+pub(super) struct View<'a> {
+    pub(super) rules: &'a Rules,
+    pub(super) sidecar: SidecarRule,
+    pub(super) reference: ReferenceRule,
+    pub(super) names: &'a HashMap<Fold, NameRec>,
+    pub(super) now: Nanos,
+}
+
+/// A drop and what is to happen to it.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) unit: Unit,
+    /// The file that stands for it.
+    pub(super) lead: usize,
+    pub(super) verdict: Verdict,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// To be planned and sent, or to errors.
+    Go(CandidateKind),
+    /// Waits; looked at again at that moment, or when something changes.
+    Wait(Reason, Option<Nanos>),
+    /// Handed out to the engine.
+    Hand,
+    /// A sidecar that nobody takes: neither drop nor waiting.
+    Off,
+}
+
+/// Judges all drops of a group, ordered by name.
+pub(super) fn judge(items: &[Item], view: &View<'_>) -> Vec<Judged> {
+    let names: Vec<Named<'_>> = items.iter().map(|i| Named { name: &i.name, kind: i.kind }).collect();
+    let Pairing { units, left } = pair(&names);
+    let mut out = Vec::with_capacity(units.len() + left.len());
+    for mut unit in units {
+        if view.sidecar == SidecarRule::Ignore {
+            let parts = std::mem::take(&mut unit.parts);
+            unit.clash = None;
+            if unit.image.is_none() {
+                out.extend(parts.iter().map(|p| alone(items, p.index, Verdict::Off)));
+                continue;
+            }
+            // A shared one would stand here once for each image.
+            for part in parts {
+                if !out.iter().any(|j: &Judged| j.lead == part.index) {
+                    out.push(alone(items, part.index, Verdict::Off));
+                }
+            }
+        }
+        let Some(lead) = unit.image.or_else(|| unit.parts.first().map(|p| p.index)) else { continue };
+        let verdict = verdict(items, lead, &unit, view);
+        out.push(Judged { unit, lead, verdict });
+    }
+    let passed_over = match view.sidecar {
+        SidecarRule::Ignore => Verdict::Off,
+        SidecarRule::Optional | SidecarRule::Required => Verdict::Wait(Reason::Image, None),
+    };
+    out.extend(left.into_iter().map(|index| alone(items, index, passed_over.clone())));
+    for (index, item) in items.iter().enumerate().filter(|(_, i)| i.kind == NameKind::Foreign) {
+        let mut judged = alone(items, index, Verdict::Hand);
+        item.name.clone_into(&mut judged.unit.stem);
+        judged.verdict = match &item.mark {
+            Mark::Hand(_) => Verdict::Hand,
+            Mark::Blocked(_) => Verdict::Wait(Reason::Unreadable, None),
+            _ => not_before(item.settled_at(view.rules.settle), Reason::Settling, view)
+                .unwrap_or(Verdict::Go(CandidateKind::Foreign)),
+        };
+        out.push(judged);
+    }
+    out
+}
+
+fn alone(items: &[Item], index: usize, verdict: Verdict) -> Judged {
+    let stem = split(&items[index].name).0.to_owned();
+    Judged { unit: Unit { stem, image: None, parts: Vec::new(), clash: None }, lead: index, verdict }
+}
+
+fn not_before(at: Nanos, reason: Reason, view: &View<'_>) -> Option<Verdict> {
+    (view.now < at).then_some(Verdict::Wait(reason, Some(at)))
+}
+
+fn verdict(items: &[Item], lead: usize, unit: &Unit, view: &View<'_>) -> Verdict {
+    match &items[lead].mark {
+        Mark::Hand(_) => return Verdict::Hand,
+        Mark::Blocked(_) => return Verdict::Wait(Reason::Unreadable, None),
+        Mark::NoPrompt => return Verdict::Wait(Reason::Prompt, None),
+        Mark::None => {}
+    }
+    // One at a time, so that what several images share moves with the last of them.
+    if items.iter().any(|i| matches!(i.mark, Mark::Hand(_))) {
+        return Verdict::Wait(Reason::Busy, None);
+    }
+    let done = if unit.image.is_some() { with_image(items, lead, unit, view) } else { prompt_only(items, unit, view) };
+    done.unwrap_or_else(|waits| waits)
+}
+
+type Step<T> = Result<T, Verdict>;
+
+fn with_image(items: &[Item], lead: usize, unit: &Unit, view: &View<'_>) -> Step<Verdict> {
+    let rules = view.rules;
+    let image = &items[lead];
+    let prompts_only = view.reference == ReferenceRule::None;
+    let mut failure = prompts_only.then_some(Failure::PromptsOnly);
+    if !prompts_only && (image.not_whole || image.facts.size == 0) {
+        let end = image.since.saturating_add(length(rules.give_up));
+        wait_until(end, Reason::Incomplete, view)?;
+        failure = Some(Failure::Truncated);
+    } else {
+        wait_until(image.settled_at(rules.settle), Reason::Settling, view)?;
+    }
+    let of_parts = finished(items, &unit.parts, Reason::Sidecar, view)?;
+    let failure = failure.or(of_parts).or_else(|| clash(items, unit));
+    let has_sidecar = unit.parts.iter().any(|p| p.used);
+    if !has_sidecar && failure != Some(Failure::Truncated) {
+        match view.sidecar {
+            SidecarRule::Ignore => {}
+            SidecarRule::Required if failure.is_none() => return Err(Verdict::Wait(Reason::Sidecar, None)),
+            // A picture that fails waits too: else its prompt, which comes a moment later, would be a drop.
+            SidecarRule::Required | SidecarRule::Optional => {
+                let end = image.quiet.saturating_add(length(rules.sidecar_wait));
+                wait_until(end, Reason::Sidecar, view)?;
+            }
+        }
+    }
+    if let Some(failure) = failure {
+        return Ok(Verdict::Go(CandidateKind::Failed(failure)));
+    }
+    not_in_work(&unit.stem, view)?;
+    Ok(Verdict::Go(CandidateKind::Picture))
+}
+
+fn prompt_only(items: &[Item], unit: &Unit, view: &View<'_>) -> Step<Verdict> {
+    let rules = view.rules;
+    let failure = finished(items, &unit.parts, Reason::Settling, view)?.or_else(|| clash(items, unit));
+    let newest = unit.parts.iter().map(|p| items[p.index].quiet).max().unwrap_or(view.now);
+    let lone = newest.saturating_add(length(rules.lone_wait));
+    if view.reference != ReferenceRule::None {
+        if let Some(rec) = image_before(&unit.stem, newest, view) {
+            wait_until(lone, Reason::Image, view)?;
+            let after = rec.image.clone().unwrap_or_default();
+            return Ok(Verdict::Go(CandidateKind::LateSidecar { after, sent_unix_ms: rec.sent_unix_ms }));
+        }
+        if view.reference == ReferenceRule::Required && failure.is_none() {
+            return Err(Verdict::Wait(Reason::Image, None));
+        }
+        wait_until(lone, Reason::Image, view)?;
+    }
+    if let Some(failure) = failure {
+        return Ok(Verdict::Go(CandidateKind::Failed(failure)));
+    }
+    not_in_work(&unit.stem, view)?;
+    Ok(Verdict::Go(CandidateKind::PromptOnly))
+}
+
+/// Waits for every sidecar to be finished; then the first that fails the drop.
+fn finished(items: &[Item], parts: &[Part], unfinished: Reason, view: &View<'_>) -> Step<Option<Failure>> {
+    let mut failure = None;
+    for item in parts.iter().map(|p| &items[p.index]) {
+        let fault = if item.facts.size == 0 {
+            let end = item.since.saturating_add(length(view.rules.give_up));
+            wait_until(end, Reason::EmptySidecar, view)?;
+            Some(Failure::SidecarEmpty { name: item.name.clone() })
+        } else {
+            wait_until(item.finished_at(view.rules.settle), unfinished, view)?;
+            let bytes = item.facts.size;
+            (bytes > MAX_SIDECAR_BYTES).then(|| Failure::SidecarTooLarge { name: item.name.clone(), bytes })
+        };
+        failure = failure.or(fault);
+    }
+    Ok(failure)
+}
+
+fn clash(items: &[Item], unit: &Unit) -> Option<Failure> {
+    let clash = unit.clash?;
+    Some(Failure::TwoOfAKind { says: clash.says, names: clash.between.map(|i| items[i].name.clone()) })
+}
+
+fn wait_until(at: Nanos, reason: Reason, view: &View<'_>) -> Step<()> {
+    not_before(at, reason, view).map_or(Ok(()), Err)
+}
+
+fn not_in_work(stem: &OsStr, view: &View<'_>) -> Step<()> {
+    let busy = view.names.get(&Fold::of(stem)).is_some_and(|rec| rec.in_work > 0);
+    if busy { Err(Verdict::Wait(Reason::Busy, None)) } else { Ok(()) }
+}
+
+/// The image of a sidecar with this stem that is in work, or was filed shortly before `changed`.
+fn image_before<'a>(stem: &OsStr, changed: Nanos, view: &View<'a>) -> Option<&'a NameRec> {
+    let is_late = |rec: &&NameRec| {
+        rec.image.is_some() && (rec.in_work > 0 || rec.late_until.is_some_and(|until| changed < until))
+    };
+    let untied = view.names.get(&Fold::of(stem)).filter(is_late);
+    untied.or_else(|| {
+        let (shorter, ext) = split(stem);
+        picture_ext(ext)?;
+        let rec = view.names.get(&Fold::of(shorter)).filter(is_late)?;
+        rec.image.as_ref().is_some_and(|image| Fold::of(image) == Fold::of(stem)).then_some(rec)
+    })
+}

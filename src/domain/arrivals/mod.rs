@@ -1,0 +1,578 @@
+//! What has arrived in the inbox: when a drop is complete, and what it waits for.
+//!
+//! [`Arrivals`] is fed with observations and answers of the engine, each with the moment it was made, and
+//! hands out what is complete. It promises: nothing is handed out twice, nothing that is known to be gone,
+//! nothing that changed within its wait; every file is at any moment handed out, waiting with a reason, or
+//! ignored; the order of observations does not change what belongs together. One observation costs the
+//! logarithm of what waits. It does no I/O: whether a picture is whole and what a preset says, the engine
+//! finds out and tells.
+//!
+//! How it works: files live in *groups* of names that can have to do with one another ([`judge`] looks at
+//! one group alone). A group's complete drops stand in their folder's queue; the folder's *gate*
+//! ([`folders`]) says whether that queue is served, so that a preset or a new folder that comes to rest
+//! touches no file.
+
+mod folders;
+mod item;
+mod judge;
+#[cfg(test)]
+mod properties;
+mod scans;
+#[cfg(test)]
+mod tests;
+mod turns;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+
+use self::folders::{Folder, Gate};
+use self::item::{Item, Mark, Nanos, mono, nanos};
+use self::judge::{Judged, NameRec, Verdict, judge};
+use self::turns::Turns;
+pub use self::words::{
+    Candidate, CandidateKind, Entry, Failure, How, MAX_SIDECAR_BYTES, Member, PresetQuery, PresetState, Reason,
+    ReferenceRule, Rules, SidecarMember, SidecarRule, Waiting,
+};
+use super::ids::{Facts, Mono, Place, RelPath};
+use super::kinds::{NameKind, Special, Why};
+use super::pairing::{Fold, group_key, stem_key};
+
+type FolderId = u32;
+type GroupId = u32;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum GroupKey {
+    Named(Fold),
+    Foreign(OsString),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wake {
+    Folder(FolderId),
+    Group(GroupId),
+    Names(FolderId),
+}
+
+#[derive(Debug)]
+struct Group {
+    folder: FolderId,
+    key: GroupKey,
+    items: Vec<Item>,
+    /// Verdicts as of the last look; `lead` numbers an item.
+    slots: Vec<Slot>,
+    wake: Option<Nanos>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    lead: u32,
+    arrived: Nanos,
+    state: SlotState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SlotState {
+    Send,
+    Reject,
+    Wait(Reason),
+    Hand,
+    Off,
+}
+
+/// What lies in the inbox, and what may go. See the module's description.
+#[derive(Debug)]
+pub struct Arrivals {
+    rules: Rules,
+    ids: BTreeMap<RelPath, FolderId>,
+    folders: Vec<Folder>,
+    groups: Vec<Option<Group>>,
+    free_groups: Vec<GroupId>,
+    free_folders: Vec<FolderId>,
+    wakes: BTreeSet<(Nanos, Wake)>,
+    turns: Turns,
+    /// Folders with something for errors, and an open gate.
+    rejecting: BTreeSet<FolderId>,
+    stale: BTreeSet<FolderId>,
+    to_scan: BTreeSet<RelPath>,
+    specials: Vec<(Place, Special)>,
+    stamp: u64,
+    files: usize,
+}
+
+impl Arrivals {
+    /// Nothing has arrived yet; the inbox itself is to be scanned.
+    pub fn new(rules: Rules) -> Self {
+        let mut new = Self {
+            rules,
+            ids: BTreeMap::new(),
+            folders: Vec::new(),
+            groups: Vec::new(),
+            free_groups: Vec::new(),
+            free_folders: Vec::new(),
+            wakes: BTreeSet::new(),
+            turns: Turns::default(),
+            rejecting: BTreeSet::new(),
+            stale: BTreeSet::new(),
+            to_scan: BTreeSet::new(),
+            specials: Vec::new(),
+            stamp: 0,
+            files: 0,
+        };
+        new.ensure_folder(&RelPath::root(), Nanos::MIN);
+        new
+    }
+
+    /// Other waits from now on (the configuration was read again).
+    pub fn set_rules(&mut self, rules: Rules, now: Mono) {
+        self.rules = rules;
+        let now = nanos(now);
+        for group in 0..self.groups.len() {
+            self.evaluate(group as GroupId, now);
+        }
+        for folder in self.ids.values().copied().collect::<Vec<_>>() {
+            self.refresh_folder(folder, now);
+        }
+    }
+
+    /// How many pictures, sidecars and foreign files are known.
+    pub fn len(&self) -> usize {
+        self.files
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.files == 0
+    }
+
+    // ---- time -------------------------------------------------------------------------------------------
+
+    /// When something may change by itself: call [`Self::tick`] (or ask for what is ready) then. May be
+    /// earlier than anything really changes, never later.
+    pub fn next_wake(&self) -> Option<Mono> {
+        self.wakes.first().map(|(at, _)| mono(*at))
+    }
+
+    /// Does what time alone brings.
+    pub fn tick(&mut self, now: Mono) {
+        let now = nanos(now);
+        while let Some(&(at, wake)) = self.wakes.first() {
+            if at > now {
+                break;
+            }
+            self.wakes.pop_first();
+            match wake {
+                Wake::Group(group) => {
+                    if let Some(Some(group)) = self.groups.get_mut(group as usize) {
+                        group.wake = None;
+                    }
+                    self.evaluate(group, now);
+                }
+                Wake::Folder(folder) => {
+                    self.folders[folder as usize].wake = None;
+                    self.refresh_folder(folder, now);
+                }
+                Wake::Names(folder) => self.forget_names(folder, now),
+            }
+        }
+    }
+
+    // ---- what goes --------------------------------------------------------------------------------------
+
+    /// Up to `limit` drops to be planned and sent: highest priority first, then folders in turn, then the
+    /// oldest. Each is handed out once, until it is answered.
+    pub fn ready(&mut self, now: Mono, limit: usize) -> Vec<Candidate> {
+        self.tick(now);
+        let mut out = Vec::new();
+        while out.len() < limit
+            && let Some(folder) = self.turns.next()
+        {
+            let Some(&(_, group, lead)) = self.folders[folder as usize].sends.first() else {
+                self.queue_folder(folder);
+                continue;
+            };
+            let standing = &mut self.folders[folder as usize].standing;
+            self.turns.served(folder, standing);
+            out.extend(self.hand_out(group, lead, nanos(now)));
+        }
+        out
+    }
+
+    /// Up to `limit` drops that go to errors without being sent. They cost nothing and wait for no turn.
+    pub fn rejects(&mut self, now: Mono, limit: usize) -> Vec<Candidate> {
+        self.tick(now);
+        let mut out = Vec::new();
+        while out.len() < limit
+            && let Some(folder) = self.rejecting.first().copied()
+        {
+            let Some(&(_, group, lead)) = self.folders[folder as usize].rejects.first() else {
+                self.queue_folder(folder);
+                continue;
+            };
+            out.extend(self.hand_out(group, lead, nanos(now)));
+        }
+        out
+    }
+
+    fn hand_out(&mut self, id: GroupId, lead: u32, now: Nanos) -> Option<Candidate> {
+        let group = self.groups[id as usize].as_mut()?;
+        let folder = &self.folders[group.folder as usize];
+        let view = folder.view(&self.rules, now);
+        let judged = judge(&group.items, &view).into_iter().find(|j| j.lead == lead as usize);
+        let candidate = judged.and_then(|j| candidate(&folder.path, &group.items, &j));
+        if candidate.is_some() {
+            group.items[lead as usize].mark = Mark::Hand(false);
+        }
+        self.evaluate(id, now);
+        candidate
+    }
+
+    // ---- answers of the engine --------------------------------------------------------------------------
+
+    /// The drop lies in `working/` now: its files are gone from here, its name is in work.
+    /// `sent_unix_ms`: for the note of a sidecar that comes too late.
+    pub fn claimed(&mut self, candidate: &Candidate, now: Mono, sent_unix_ms: i64) {
+        let image = candidate.image.as_ref().map(|m| m.name.clone());
+        self.take_away(candidate, now);
+        self.in_work(&candidate.folder, &candidate.stem, image.as_deref(), Some(sent_unix_ms), now);
+    }
+
+    /// The drop lies in errors now, and was never in work.
+    pub fn rejected(&mut self, candidate: &Candidate, now: Mono) {
+        self.take_away(candidate, now);
+        if let Some(image) = &candidate.image {
+            let at = nanos(now);
+            self.remember(&candidate.folder, &candidate.stem, &image.name, at, None, at);
+        }
+    }
+
+    /// Not now (no room, a limit, a pause): it queues again.
+    pub fn put_back(&mut self, candidate: &Candidate, now: Mono) {
+        self.mark(&candidate.place(), Mark::None, now);
+    }
+
+    /// The picture, as it was with these facts, is not structurally whole.
+    pub fn not_whole(&mut self, place: &Place, facts: &Facts, now: Mono) {
+        let Some((id, index)) = self.find(place) else { return };
+        let Some(Some(group)) = self.groups.get_mut(id as usize) else { return };
+        let item = &mut group.items[index];
+        item.mark = Mark::None;
+        if item.facts == *facts {
+            item.not_whole = true;
+        }
+        self.evaluate(id, nanos(now));
+    }
+
+    /// No prompt was found anywhere for the drop led by `place`: it waits until one of its files, or a
+    /// preset above it, changes.
+    pub fn prompt_missing(&mut self, place: &Place, now: Mono) {
+        self.mark(place, Mark::NoPrompt, now);
+    }
+
+    /// The drop led by `place` can be seen but not read or moved: it waits until the next scan.
+    pub fn blocked(&mut self, place: &Place, reason: &str, now: Mono) {
+        self.mark(place, Mark::Blocked(reason.into()), now);
+    }
+
+    fn mark(&mut self, place: &Place, mark: Mark, now: Mono) {
+        let Some((id, index)) = self.find(place) else { return };
+        let Some(Some(group)) = self.groups.get_mut(id as usize) else { return };
+        if matches!(mark, Mark::Blocked(_)) {
+            self.folders[group.folder as usize].blocked.insert(id);
+        }
+        let item = &mut group.items[index];
+        item.mark = if item.mark == Mark::Hand(true) { Mark::None } else { mark };
+        self.evaluate(id, nanos(now));
+    }
+
+    fn take_away(&mut self, candidate: &Candidate, now: Mono) {
+        let Some(&folder) = self.ids.get(&candidate.folder) else { return };
+        for member in candidate.moving() {
+            self.remove_name(folder, &member.name, nanos(now));
+        }
+        // A lead that stays behind (it is shared) is in nobody's hand any more.
+        self.mark(&candidate.place(), Mark::None, now);
+    }
+
+    // ---- names in work ----------------------------------------------------------------------------------
+
+    /// A drop of this name is in `working/` (found there at start, or claimed).
+    pub fn in_work(&mut self, folder: &RelPath, stem: &OsStr, image: Option<&OsStr>, sent: Option<i64>, now: Mono) {
+        let id = self.folder_record(folder, nanos(now));
+        let rec = self.folders[id as usize].names.entry(Fold::of(stem)).or_default();
+        rec.in_work += 1;
+        rec.image = image.map(OsStr::to_owned);
+        rec.sent_unix_ms = sent;
+        self.evaluate_name(id, stem, nanos(now));
+    }
+
+    /// The drop of this name was filed: the next of its name may go; a sidecar without an image is late for
+    /// `give_up`.
+    pub fn filed(&mut self, folder: &RelPath, stem: &OsStr, now: Mono) {
+        self.leave_work(folder, stem, now, true);
+    }
+
+    /// The drop of this name went back into the inbox: it was not sent, nothing can be late for it.
+    pub fn returned(&mut self, folder: &RelPath, stem: &OsStr, now: Mono) {
+        self.leave_work(folder, stem, now, false);
+    }
+
+    /// What the ledger remembers at start: filed `ago`, sent then.
+    pub fn filed_earlier(
+        &mut self,
+        (folder, stem): (&RelPath, &OsStr),
+        image: &OsStr,
+        ago: std::time::Duration,
+        sent_unix_ms: Option<i64>,
+        now: Mono,
+    ) {
+        let at = nanos(now).saturating_sub(item::length(ago));
+        self.remember(folder, stem, image, at, sent_unix_ms, nanos(now));
+    }
+
+    /// Whether a drop of this name is in `working/`.
+    pub fn is_in_work(&self, folder: &RelPath, stem: &OsStr) -> bool {
+        let rec = self.ids.get(folder).and_then(|id| self.folders[*id as usize].names.get(&Fold::of(stem)));
+        rec.is_some_and(|rec| rec.in_work > 0)
+    }
+
+    fn leave_work(&mut self, folder: &RelPath, stem: &OsStr, now: Mono, filed: bool) {
+        let Some(&id) = self.ids.get(folder) else { return };
+        let (now, fold) = (nanos(now), Fold::of(stem));
+        let Some(rec) = self.folders[id as usize].names.get_mut(&fold) else { return };
+        rec.in_work = rec.in_work.saturating_sub(1);
+        if filed && rec.image.is_some() {
+            rec.late_until = Some(now.saturating_add(item::length(self.rules.give_up)));
+        } else if rec.in_work == 0 && rec.late_until.is_none() {
+            self.folders[id as usize].names.remove(&fold);
+        }
+        self.arm_names(id, now);
+        self.evaluate_name(id, stem, now);
+        self.drop_empty_record(id);
+    }
+
+    fn remember(&mut self, folder: &RelPath, stem: &OsStr, image: &OsStr, at: Nanos, sent: Option<i64>, now: Nanos) {
+        let id = self.folder_record(folder, now);
+        let until = at.saturating_add(item::length(self.rules.give_up));
+        let rec = self.folders[id as usize].names.entry(Fold::of(stem)).or_default();
+        if rec.in_work == 0 {
+            *rec = NameRec { in_work: 0, image: Some(image.to_owned()), sent_unix_ms: sent, late_until: Some(until) };
+        }
+        self.arm_names(id, now);
+        self.evaluate_name(id, stem, now);
+    }
+
+    /// Records are looked through at most once in `give_up`, and kept long enough for a sidecar that came
+    /// in time to be called late after its own wait.
+    fn arm_names(&mut self, id: FolderId, now: Nanos) {
+        let folder = &mut self.folders[id as usize];
+        if !folder.names_wake && folder.names.values().any(|r| r.late_until.is_some()) {
+            folder.names_wake = true;
+            let wait = item::length(self.rules.give_up).saturating_add(item::length(self.rules.lone_wait));
+            let pause = wait.max(1_000_000_000);
+            self.wakes.insert((now.saturating_add(pause), Wake::Names(id)));
+        }
+    }
+
+    fn forget_names(&mut self, id: FolderId, now: Nanos) {
+        let keep = item::length(self.rules.lone_wait.max(self.rules.settle)).saturating_add(1_000_000_000);
+        let folder = &mut self.folders[id as usize];
+        folder.names_wake = false;
+        folder.names.retain(|_, r| r.in_work > 0 || r.late_until.is_some_and(|t| t.saturating_add(keep) > now));
+        self.arm_names(id, now);
+        self.drop_empty_record(id);
+    }
+
+    fn evaluate_name(&mut self, id: FolderId, stem: &OsStr, now: Nanos) {
+        let key = GroupKey::Named(stem_key(stem));
+        if let Some(&group) = self.folders[id as usize].groups.get(&key) {
+            self.evaluate(group, now);
+        }
+    }
+
+    // ---- groups -----------------------------------------------------------------------------------------
+
+    fn key_of(name: &OsStr, kind: NameKind) -> GroupKey {
+        if kind == NameKind::Foreign { GroupKey::Foreign(name.to_owned()) } else { GroupKey::Named(group_key(name)) }
+    }
+
+    fn find(&self, place: &Place) -> Option<(GroupId, usize)> {
+        self.find_in(*self.ids.get(&place.folder)?, &place.name)
+    }
+
+    fn find_in(&self, folder: FolderId, name: &OsStr) -> Option<(GroupId, usize)> {
+        let groups = &self.folders[folder as usize].groups;
+        [GroupKey::Named(group_key(name)), GroupKey::Foreign(name.to_owned())].iter().find_map(|key| {
+            let id = *groups.get(key)?;
+            let items = &self.groups[id as usize].as_ref()?.items;
+            Some((id, items.iter().position(|i| i.name == name)?))
+        })
+    }
+
+    fn group(&mut self, folder: FolderId, key: GroupKey) -> GroupId {
+        if let Some(&id) = self.folders[folder as usize].groups.get(&key) {
+            return id;
+        }
+        let group = Group { folder, key: key.clone(), items: Vec::new(), slots: Vec::new(), wake: None };
+        let id = if let Some(id) = self.free_groups.pop() {
+            self.groups[id as usize] = Some(group);
+            id
+        } else {
+            self.groups.push(Some(group));
+            (self.groups.len() - 1) as GroupId
+        };
+        self.folders[folder as usize].groups.insert(key, id);
+        id
+    }
+
+    /// Looks at a group again: its drops enter or leave their folder's queues, its next wake is set.
+    fn evaluate(&mut self, id: GroupId, now: Nanos) {
+        let Some(Some(group)) = self.groups.get_mut(id as usize) else { return };
+        let folder = &mut self.folders[group.folder as usize];
+        for slot in group.slots.drain(..) {
+            folder.unqueue(&(slot.arrived, id, slot.lead));
+        }
+        if group.items.is_empty() {
+            if let Some(at) = group.wake {
+                self.wakes.remove(&(at, Wake::Group(id)));
+            }
+            let owner = group.folder;
+            folder.groups.remove(&group.key);
+            folder.blocked.remove(&id);
+            self.groups[id as usize] = None;
+            self.free_groups.push(id);
+            self.queue_folder(owner);
+            return;
+        }
+        let judged = judge(&group.items, &folder.view(&self.rules, now));
+        let mut wake: Option<Nanos> = None;
+        for Judged { lead, verdict, .. } in judged {
+            let state = match verdict {
+                Verdict::Go(CandidateKind::Picture | CandidateKind::PromptOnly) => SlotState::Send,
+                Verdict::Go(_) => SlotState::Reject,
+                Verdict::Hand => SlotState::Hand,
+                Verdict::Off => SlotState::Off,
+                Verdict::Wait(reason, until) => {
+                    wake = [wake, until].into_iter().flatten().min();
+                    SlotState::Wait(reason)
+                }
+            };
+            let (lead, arrived) = (lead as u32, group.items[lead].quiet);
+            folder.queue((arrived, id, lead), state);
+            group.slots.push(Slot { lead, arrived, state });
+        }
+        if group.wake != wake {
+            if let Some(at) = group.wake {
+                self.wakes.remove(&(at, Wake::Group(id)));
+            }
+            if let Some(at) = wake {
+                self.wakes.insert((at, Wake::Group(id)));
+            }
+            group.wake = wake;
+        }
+        let owner = group.folder;
+        self.queue_folder(owner);
+    }
+
+    // ---- what waits -------------------------------------------------------------------------------------
+
+    /// Everything that waits, and for what. Folders in order of their paths.
+    pub fn waiting(&self) -> impl Iterator<Item = Waiting> + '_ {
+        self.ids.values().map(|id| &self.folders[*id as usize]).flat_map(move |folder| {
+            let own = folder.unreadable.as_ref().map(|why| Waiting {
+                place: folder.as_place(),
+                reason: Reason::Unreadable,
+                since: mono(folder.quiet),
+                detail: Some(why.to_string()),
+            });
+            let files = folder.groups.values().filter_map(|id| self.groups[*id as usize].as_ref());
+            let files = files.flat_map(|group| group.slots.iter().map(move |slot| (group, slot)));
+            own.into_iter().chain(files.filter_map(move |(group, slot)| {
+                let item = &group.items[slot.lead as usize];
+                let reason = folder.reason(slot.state)?;
+                let detail = match (&item.mark, reason) {
+                    (Mark::Blocked(why), Reason::Unreadable) => Some(why.to_string()),
+                    _ => None,
+                };
+                let place = Place { folder: folder.path.clone(), name: item.name.clone() };
+                Some(Waiting { place, reason, since: mono(item.quiet), detail })
+            }))
+        })
+    }
+
+    /// How many drops wait for what; those that only wait for their turn are counted as `queued`
+    /// ([`Reason::Queued`], or [`Reason::Limit`] or [`Reason::Paused`] where that is why).
+    pub fn counts(&self, queued: Reason) -> BTreeMap<Reason, usize> {
+        let mut counts = BTreeMap::new();
+        for folder in self.ids.values().map(|id| &self.folders[*id as usize]) {
+            if folder.unreadable.is_some() {
+                *counts.entry(Reason::Unreadable).or_insert(0) += 1;
+            }
+            for group in folder.groups.values().filter_map(|id| self.groups[*id as usize].as_ref()) {
+                for reason in group.slots.iter().filter_map(|slot| folder.reason(slot.state)) {
+                    let reason = if reason == Reason::Queued { queued } else { reason };
+                    *counts.entry(reason).or_insert(0) += 1;
+                }
+            }
+        }
+        counts
+    }
+
+    /// What is ignored, and why.
+    pub fn ignored(&self) -> impl Iterator<Item = (Place, Why)> + '_ {
+        self.ids.values().map(|id| &self.folders[*id as usize]).flat_map(move |folder| {
+            let place = |name: &OsStr| Place { folder: folder.path.clone(), name: name.to_owned() };
+            let junk = folder.ignored.iter().map(move |(name, (why, _))| (place(name), *why));
+            let presets = folder.spare_presets().map(move |name| (place(name), Why::SecondPreset));
+            let groups = folder.groups.values().filter_map(|id| self.groups[*id as usize].as_ref());
+            let off = groups.flat_map(move |group| {
+                let off = group.slots.iter().filter(|slot| slot.state == SlotState::Off);
+                off.map(move |slot| (place(&group.items[slot.lead as usize].name), Why::SidecarsOff))
+            });
+            junk.chain(presets).chain(off)
+        })
+    }
+
+    /// Links, pipes, sockets and devices found since this was last asked, each once.
+    pub fn take_new_specials(&mut self) -> Vec<(Place, Special)> {
+        std::mem::take(&mut self.specials)
+    }
+
+    /// Folders whose own preset is broken, and why.
+    pub fn broken_presets(&self) -> impl Iterator<Item = (&RelPath, &str)> {
+        self.ids.values().map(|id| &self.folders[*id as usize]).filter_map(|f| Some((&f.path, f.broken()?)))
+    }
+}
+
+fn candidate(folder: &RelPath, items: &[Item], judged: &Judged) -> Option<Candidate> {
+    let Verdict::Go(kind) = judged.verdict.clone() else { return None };
+    let member = |index: usize| Member { name: items[index].name.clone(), facts: items[index].facts };
+    let sidecars = judged.unit.parts.iter().filter_map(|part| {
+        let NameKind::Sidecar(kind) = items[part.index].kind else { return None };
+        let file = member(part.index);
+        Some(SidecarMember { file, kind, tied: part.tied, used: part.used, shared: part.shared })
+    });
+    Some(Candidate {
+        folder: folder.clone(),
+        stem: judged.unit.stem.clone(),
+        image: judged.unit.image.map(member),
+        foreign: (kind == CandidateKind::Foreign).then(|| member(judged.lead)),
+        sidecars: sidecars.collect(),
+        arrived: mono(items[judged.lead].quiet),
+        kind,
+    })
+}
+
+impl Gate {
+    /// What a drop behind this gate waits for.
+    fn reason(self) -> Option<Reason> {
+        Some(match self {
+            Self::Open => return None,
+            Self::Settling => Reason::FolderSettling,
+            Self::PresetChanging => Reason::PresetChanging,
+            Self::PresetBroken => Reason::PresetBroken,
+            Self::Disabled => Reason::Disabled,
+            Self::Unreadable => Reason::Unreadable,
+        })
+    }
+}

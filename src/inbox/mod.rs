@@ -6,6 +6,8 @@
 
 mod backend;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::io;

@@ -219,7 +219,9 @@ impl Arrivals {
         } else {
             let item = Item::new(name.to_owned(), entry, how, now, floor);
             let quiet = item.quiet;
-            record.items.push(item);
+            // Ordered by name, so that what is equally old goes in that order.
+            let at = record.items.partition_point(|i| i.name < item.name);
+            record.items.insert(at, item);
             self.files += 1;
             quiet
         };
@@ -277,7 +279,7 @@ impl Arrivals {
             self.refresh_folder(id, now);
         } else if let Some((group, index)) = self.find_in(id, name) {
             if let Some(Some(group)) = self.groups.get_mut(group as usize) {
-                group.items.swap_remove(index);
+                group.items.remove(index);
                 group.items.iter_mut().for_each(Item::void);
                 self.files -= 1;
             }

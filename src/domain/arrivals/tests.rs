@@ -31,6 +31,7 @@ impl Box_ {
     pub(super) fn new(preset: PresetState) -> Self {
         let mut new = Self { arrivals: Arrivals::new(RULES), ms: 100_000, preset, ino: 1 };
         new.scan("", &[]);
+        new.presets();
         new
     }
 

@@ -236,7 +236,7 @@ mod tests {
                         (true, true) => "=",
                         (true, false) => "+",
                     };
-                    text += &format!(" {sign}{}", names[part.index]);
+                    text.extend([" ", sign, names[part.index]]);
                 }
                 if unit.clash.is_some() {
                     text += " !";

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RemoveKind, RenameMode};
+use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
 use notify::{Config, ErrorKind, INotifyWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
@@ -202,9 +202,8 @@ fn meaning(kind: EventKind) -> Option<HintHow> {
         EventKind::Create(CreateKind::Folder) => HintHow::DirAppeared,
         EventKind::Create(_) => HintHow::Look(How::Created),
         EventKind::Modify(ModifyKind::Metadata(_)) => HintHow::Look(How::Touched),
-        EventKind::Modify(ModifyKind::Name(RenameMode::From)) => HintHow::Gone,
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => HintHow::Gone,
         EventKind::Modify(ModifyKind::Name(_)) => HintHow::Look(How::RenamedIn),
-        EventKind::Remove(RemoveKind::Any | RemoveKind::File | RemoveKind::Folder | RemoveKind::Other) => HintHow::Gone,
         EventKind::Modify(_) | EventKind::Any | EventKind::Other => HintHow::Look(How::Changed),
     })
 }
@@ -212,10 +211,9 @@ fn meaning(kind: EventKind) -> Option<HintHow> {
 /// Two hints for one name: the later counts, but a change of mode or times alone says less than anything.
 fn merged(old: HintHow, new: HintHow) -> HintHow {
     match (old, new) {
-        (HintHow::Gone, HintHow::Look(How::Touched)) | (_, HintHow::Look(How::Touched)) => old,
         (HintHow::DirAppeared, HintHow::Look(_)) => HintHow::DirAppeared,
-        // Renamed in and then only closed: whoever renamed it had finished it.
-        (HintHow::Look(How::RenamedIn), HintHow::Look(How::Closed)) => old,
+        // The second: renamed in and then only closed, so whoever renamed it had finished it.
+        (_, HintHow::Look(How::Touched)) | (HintHow::Look(How::RenamedIn), HintHow::Look(How::Closed)) => old,
         _ => new,
     }
 }

@@ -25,6 +25,7 @@ pub(super) enum Gate {
 
 /// A folder below the inbox, or the inbox. Also kept, without files, while names of it are in work.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one folder, not one state in pieces")]
 pub(super) struct Folder {
     pub(super) path: RelPath,
     pub(super) parent: Option<FolderId>,
@@ -50,7 +51,8 @@ pub(super) struct Folder {
     pub(super) presets: Vec<Item>,
     pub(super) preset_gone: Option<Nanos>,
     preset_changing: bool,
-    /// The preset file that was last asked about.
+    /// The preset file (none is an answer too) that was last found settled; empty before the first time.
+    #[expect(clippy::option_option, reason = "not looked yet, no preset, this preset")]
     asked: Option<Option<(OsString, Facts)>>,
     /// What the engine answered; `None` until it did.
     state: Option<PresetState>,

@@ -192,7 +192,7 @@ impl Arrivals {
             }
             NameKind::Preset => {
                 let known = record.presets.iter_mut().find(|p| p.name == name);
-                let changed = known.map_or(true, |item| item.observe(entry, how, now));
+                let changed = known.is_none_or(|item| item.observe(entry, how, now));
                 if !record.presets.iter().any(|p| p.name == name) {
                     record.presets.push(Item::new(name.to_owned(), entry, how, now, floor));
                 }

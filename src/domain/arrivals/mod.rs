@@ -7,20 +7,22 @@
 //! logarithm of what waits. It does no I/O: whether a picture is whole and what a preset says, the engine
 //! finds out and tells.
 //!
-//! How it works: files live in *groups* of names that can have to do with one another ([`judge`] looks at
+//! How it works: files live in *groups* of names that can have to do with one another (`judge` looks at
 //! one group alone). A group's complete drops stand in their folder's queue; the folder's *gate*
-//! ([`folders`]) says whether that queue is served, so that a preset or a new folder that comes to rest
+//! (`folders`) says whether that queue is served, so that a preset or a new folder that comes to rest
 //! touches no file.
 
 mod folders;
 mod item;
 mod judge;
+mod names;
 #[cfg(test)]
 mod properties;
 mod scans;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod views;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,15 +30,15 @@ use std::ffi::{OsStr, OsString};
 
 use self::folders::{Folder, Gate};
 use self::item::{Item, Mark, Nanos, mono, nanos};
-use self::judge::{Judged, NameRec, Verdict, judge};
+use self::judge::{Judged, Verdict, judge};
 use self::turns::Turns;
 pub use self::words::{
     Candidate, CandidateKind, Entry, Failure, How, MAX_SIDECAR_BYTES, Member, PresetQuery, PresetState, Reason,
     ReferenceRule, Rules, SidecarMember, SidecarRule, Waiting,
 };
 use super::ids::{Facts, Mono, Place, RelPath};
-use super::kinds::{NameKind, Special, Why};
-use super::pairing::{Fold, group_key, stem_key};
+use super::kinds::{NameKind, Special};
+use super::pairing::{Fold, group_key};
 
 type FolderId = u32;
 type GroupId = u32;
@@ -294,102 +296,6 @@ impl Arrivals {
         self.mark(&candidate.place(), Mark::None, now);
     }
 
-    // ---- names in work ----------------------------------------------------------------------------------
-
-    /// A drop of this name is in `working/` (found there at start, or claimed).
-    pub fn in_work(&mut self, folder: &RelPath, stem: &OsStr, image: Option<&OsStr>, sent: Option<i64>, now: Mono) {
-        let id = self.folder_record(folder, nanos(now));
-        let rec = self.folders[id as usize].names.entry(Fold::of(stem)).or_default();
-        rec.in_work += 1;
-        rec.image = image.map(OsStr::to_owned);
-        rec.sent_unix_ms = sent;
-        self.evaluate_name(id, stem, nanos(now));
-    }
-
-    /// The drop of this name was filed: the next of its name may go; a sidecar without an image is late for
-    /// `give_up`.
-    pub fn filed(&mut self, folder: &RelPath, stem: &OsStr, now: Mono) {
-        self.leave_work(folder, stem, now, true);
-    }
-
-    /// The drop of this name went back into the inbox: it was not sent, nothing can be late for it.
-    pub fn returned(&mut self, folder: &RelPath, stem: &OsStr, now: Mono) {
-        self.leave_work(folder, stem, now, false);
-    }
-
-    /// What the ledger remembers at start: filed `ago`, sent then.
-    pub fn filed_earlier(
-        &mut self,
-        (folder, stem): (&RelPath, &OsStr),
-        image: &OsStr,
-        ago: std::time::Duration,
-        sent_unix_ms: Option<i64>,
-        now: Mono,
-    ) {
-        let at = nanos(now).saturating_sub(item::length(ago));
-        self.remember(folder, stem, image, at, sent_unix_ms, nanos(now));
-    }
-
-    /// Whether a drop of this name is in `working/`.
-    pub fn is_in_work(&self, folder: &RelPath, stem: &OsStr) -> bool {
-        let rec = self.ids.get(folder).and_then(|id| self.folders[*id as usize].names.get(&Fold::of(stem)));
-        rec.is_some_and(|rec| rec.in_work > 0)
-    }
-
-    fn leave_work(&mut self, folder: &RelPath, stem: &OsStr, now: Mono, filed: bool) {
-        let Some(&id) = self.ids.get(folder) else { return };
-        let (now, fold) = (nanos(now), Fold::of(stem));
-        let Some(rec) = self.folders[id as usize].names.get_mut(&fold) else { return };
-        rec.in_work = rec.in_work.saturating_sub(1);
-        if filed && rec.image.is_some() {
-            rec.late_until = Some(now.saturating_add(item::length(self.rules.give_up)));
-        } else if rec.in_work == 0 && rec.late_until.is_none() {
-            self.folders[id as usize].names.remove(&fold);
-        }
-        self.arm_names(id, now);
-        self.evaluate_name(id, stem, now);
-        self.drop_empty_record(id);
-    }
-
-    fn remember(&mut self, folder: &RelPath, stem: &OsStr, image: &OsStr, at: Nanos, sent: Option<i64>, now: Nanos) {
-        let id = self.folder_record(folder, now);
-        let until = at.saturating_add(item::length(self.rules.give_up));
-        let rec = self.folders[id as usize].names.entry(Fold::of(stem)).or_default();
-        if rec.in_work == 0 {
-            *rec = NameRec { in_work: 0, image: Some(image.to_owned()), sent_unix_ms: sent, late_until: Some(until) };
-        }
-        self.arm_names(id, now);
-        self.evaluate_name(id, stem, now);
-    }
-
-    /// Records are looked through at most once in `give_up`, and kept long enough for a sidecar that came
-    /// in time to be called late after its own wait.
-    fn arm_names(&mut self, id: FolderId, now: Nanos) {
-        let folder = &mut self.folders[id as usize];
-        if !folder.names_wake && folder.names.values().any(|r| r.late_until.is_some()) {
-            folder.names_wake = true;
-            let wait = item::length(self.rules.give_up).saturating_add(item::length(self.rules.lone_wait));
-            let pause = wait.max(1_000_000_000);
-            self.wakes.insert((now.saturating_add(pause), Wake::Names(id)));
-        }
-    }
-
-    fn forget_names(&mut self, id: FolderId, now: Nanos) {
-        let keep = item::length(self.rules.lone_wait.max(self.rules.settle)).saturating_add(1_000_000_000);
-        let folder = &mut self.folders[id as usize];
-        folder.names_wake = false;
-        folder.names.retain(|_, r| r.in_work > 0 || r.late_until.is_some_and(|t| t.saturating_add(keep) > now));
-        self.arm_names(id, now);
-        self.drop_empty_record(id);
-    }
-
-    fn evaluate_name(&mut self, id: FolderId, stem: &OsStr, now: Nanos) {
-        let key = GroupKey::Named(stem_key(stem));
-        if let Some(&group) = self.folders[id as usize].groups.get(&key) {
-            self.evaluate(group, now);
-        }
-    }
-
     // ---- groups -----------------------------------------------------------------------------------------
 
     fn key_of(name: &OsStr, kind: NameKind) -> GroupKey {
@@ -472,75 +378,6 @@ impl Arrivals {
         }
         let owner = group.folder;
         self.queue_folder(owner);
-    }
-
-    // ---- what waits -------------------------------------------------------------------------------------
-
-    /// Everything that waits, and for what. Folders in order of their paths.
-    pub fn waiting(&self) -> impl Iterator<Item = Waiting> + '_ {
-        self.ids.values().map(|id| &self.folders[*id as usize]).flat_map(move |folder| {
-            let own = folder.unreadable.as_ref().map(|why| Waiting {
-                place: folder.as_place(),
-                reason: Reason::Unreadable,
-                since: mono(folder.quiet),
-                detail: Some(why.to_string()),
-            });
-            let files = folder.groups.values().filter_map(|id| self.groups[*id as usize].as_ref());
-            let files = files.flat_map(|group| group.slots.iter().map(move |slot| (group, slot)));
-            own.into_iter().chain(files.filter_map(move |(group, slot)| {
-                let item = &group.items[slot.lead as usize];
-                let reason = folder.reason(slot.state)?;
-                let detail = match (&item.mark, reason) {
-                    (Mark::Blocked(why), Reason::Unreadable) => Some(why.to_string()),
-                    _ => None,
-                };
-                let place = Place { folder: folder.path.clone(), name: item.name.clone() };
-                Some(Waiting { place, reason, since: mono(item.quiet), detail })
-            }))
-        })
-    }
-
-    /// How many drops wait for what; those that only wait for their turn are counted as `queued`
-    /// ([`Reason::Queued`], or [`Reason::Limit`] or [`Reason::Paused`] where that is why).
-    pub fn counts(&self, queued: Reason) -> BTreeMap<Reason, usize> {
-        let mut counts = BTreeMap::new();
-        for folder in self.ids.values().map(|id| &self.folders[*id as usize]) {
-            if folder.unreadable.is_some() {
-                *counts.entry(Reason::Unreadable).or_insert(0) += 1;
-            }
-            for group in folder.groups.values().filter_map(|id| self.groups[*id as usize].as_ref()) {
-                for reason in group.slots.iter().filter_map(|slot| folder.reason(slot.state)) {
-                    let reason = if reason == Reason::Queued { queued } else { reason };
-                    *counts.entry(reason).or_insert(0) += 1;
-                }
-            }
-        }
-        counts
-    }
-
-    /// What is ignored, and why.
-    pub fn ignored(&self) -> impl Iterator<Item = (Place, Why)> + '_ {
-        self.ids.values().map(|id| &self.folders[*id as usize]).flat_map(move |folder| {
-            let place = |name: &OsStr| Place { folder: folder.path.clone(), name: name.to_owned() };
-            let junk = folder.ignored.iter().map(move |(name, (why, _))| (place(name), *why));
-            let presets = folder.spare_presets().map(move |name| (place(name), Why::SecondPreset));
-            let groups = folder.groups.values().filter_map(|id| self.groups[*id as usize].as_ref());
-            let off = groups.flat_map(move |group| {
-                let off = group.slots.iter().filter(|slot| slot.state == SlotState::Off);
-                off.map(move |slot| (place(&group.items[slot.lead as usize].name), Why::SidecarsOff))
-            });
-            junk.chain(presets).chain(off)
-        })
-    }
-
-    /// Links, pipes, sockets and devices found since this was last asked, each once.
-    pub fn take_new_specials(&mut self) -> Vec<(Place, Special)> {
-        std::mem::take(&mut self.specials)
-    }
-
-    /// Folders whose own preset is broken, and why.
-    pub fn broken_presets(&self) -> impl Iterator<Item = (&RelPath, &str)> {
-        self.ids.values().map(|id| &self.folders[*id as usize]).filter_map(|f| Some((&f.path, f.broken()?)))
     }
 }
 

@@ -54,6 +54,9 @@ proptest! {
             match step {
                 Step::See(n, size, how) => {
                     inbox.see(folder, NAMES[n], size, how);
+                    // A close that changed nothing takes no rename back.
+                    let renamed = there.get(NAMES[n]) == Some(&(size, inbox.ms, How::RenamedIn));
+                    let how = if renamed && matches!(how, How::Closed | How::Created) { How::RenamedIn } else { how };
                     there.insert(NAMES[n], (size, inbox.ms, how));
                 }
                 Step::Gone(n) => {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::domain::kinds::classify;
+use crate::domain::kinds::{Why, classify};
 
 pub(super) const RULES: Rules = Rules {
     settle: Duration::from_secs(2),

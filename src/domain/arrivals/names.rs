@@ -1,0 +1,114 @@
+//! Names in work: a second drop of a name waits, and a sidecar without its image is late.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use super::item::{Nanos, length, nanos};
+use super::judge::NameRec;
+use super::{Arrivals, FolderId, GroupKey, Wake};
+use crate::domain::ids::{Mono, RelPath};
+use crate::domain::pairing::{Fold, stem_key};
+
+impl Arrivals {
+    /// A drop of this name is in `working/` (found there at start, or claimed).
+    pub fn in_work(&mut self, folder: &RelPath, stem: &OsStr, image: Option<&OsStr>, sent: Option<i64>, now: Mono) {
+        let id = self.folder_record(folder, nanos(now));
+        let rec = self.folders[id as usize].names.entry(Fold::of(stem)).or_default();
+        rec.in_work += 1;
+        rec.image = image.map(OsStr::to_owned);
+        rec.sent_unix_ms = sent;
+        self.evaluate_name(id, stem, nanos(now));
+    }
+
+    /// The drop of this name was filed: the next of its name may go; a sidecar without an image is late for
+    /// `give_up`.
+    pub fn filed(&mut self, folder: &RelPath, stem: &OsStr, now: Mono) {
+        self.leave_work(folder, stem, now, true);
+    }
+
+    /// The drop of this name went back into the inbox: it was not sent, nothing can be late for it.
+    pub fn returned(&mut self, folder: &RelPath, stem: &OsStr, now: Mono) {
+        self.leave_work(folder, stem, now, false);
+    }
+
+    /// What the ledger remembers at start: filed `ago`, sent then.
+    pub fn filed_earlier(
+        &mut self,
+        (folder, stem): (&RelPath, &OsStr),
+        image: &OsStr,
+        ago: Duration,
+        sent_unix_ms: Option<i64>,
+        now: Mono,
+    ) {
+        let at = nanos(now).saturating_sub(length(ago));
+        self.remember(folder, stem, image, at, sent_unix_ms, nanos(now));
+    }
+
+    /// Whether a drop of this name is in `working/`.
+    pub fn is_in_work(&self, folder: &RelPath, stem: &OsStr) -> bool {
+        let rec = self.ids.get(folder).and_then(|id| self.folders[*id as usize].names.get(&Fold::of(stem)));
+        rec.is_some_and(|rec| rec.in_work > 0)
+    }
+
+    pub(super) fn leave_work(&mut self, folder: &RelPath, stem: &OsStr, now: Mono, filed: bool) {
+        let Some(&id) = self.ids.get(folder) else { return };
+        let (now, fold) = (nanos(now), Fold::of(stem));
+        let Some(rec) = self.folders[id as usize].names.get_mut(&fold) else { return };
+        rec.in_work = rec.in_work.saturating_sub(1);
+        if filed && rec.image.is_some() {
+            rec.late_until = Some(now.saturating_add(length(self.rules.give_up)));
+        } else if rec.in_work == 0 && rec.late_until.is_none() {
+            self.folders[id as usize].names.remove(&fold);
+        }
+        self.arm_names(id, now);
+        self.evaluate_name(id, stem, now);
+        self.drop_empty_record(id);
+    }
+
+    pub(super) fn remember(
+        &mut self,
+        folder: &RelPath,
+        stem: &OsStr,
+        image: &OsStr,
+        at: Nanos,
+        sent: Option<i64>,
+        now: Nanos,
+    ) {
+        let id = self.folder_record(folder, now);
+        let until = at.saturating_add(length(self.rules.give_up));
+        let rec = self.folders[id as usize].names.entry(Fold::of(stem)).or_default();
+        if rec.in_work == 0 {
+            *rec = NameRec { in_work: 0, image: Some(image.to_owned()), sent_unix_ms: sent, late_until: Some(until) };
+        }
+        self.arm_names(id, now);
+        self.evaluate_name(id, stem, now);
+    }
+
+    /// Records are looked through at most once in `give_up`, and kept long enough for a sidecar that came
+    /// in time to be called late after its own wait.
+    pub(super) fn arm_names(&mut self, id: FolderId, now: Nanos) {
+        let folder = &mut self.folders[id as usize];
+        if !folder.names_wake && folder.names.values().any(|r| r.late_until.is_some()) {
+            folder.names_wake = true;
+            let wait = length(self.rules.give_up).saturating_add(length(self.rules.lone_wait));
+            let pause = wait.max(1_000_000_000);
+            self.wakes.insert((now.saturating_add(pause), Wake::Names(id)));
+        }
+    }
+
+    pub(super) fn forget_names(&mut self, id: FolderId, now: Nanos) {
+        let keep = length(self.rules.lone_wait.max(self.rules.settle)).saturating_add(1_000_000_000);
+        let folder = &mut self.folders[id as usize];
+        folder.names_wake = false;
+        folder.names.retain(|_, r| r.in_work > 0 || r.late_until.is_some_and(|t| t.saturating_add(keep) > now));
+        self.arm_names(id, now);
+        self.drop_empty_record(id);
+    }
+
+    pub(super) fn evaluate_name(&mut self, id: FolderId, stem: &OsStr, now: Nanos) {
+        let key = GroupKey::Named(stem_key(stem));
+        if let Some(&group) = self.folders[id as usize].groups.get(&key) {
+            self.evaluate(group, now);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The end of a drop: its originals go to the archive, or to errors with a note, or back into the inbox.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::domain::ids::{Fingerprint, Place, show};
+use crate::domain::life::{Fate, Shot, ShotState, fate};
+use crate::domain::names::SetNames;
+use crate::domain::verdict::Billed;
+use crate::ledger::{Ending, Filing, OpenDrop};
+use crate::outbox::OutboxError;
+use crate::outbox::claim;
+use crate::outbox::filing::{Move, file_away};
+use crate::outbox::listing::Wanted;
+use crate::outbox::note::{self, Note, NoteShot};
+
+use super::ctx::{Ctx, blocking};
+use super::deliver::{moving, shown_name};
+use super::event::{Event, FiledAs};
+
+/// Files the originals of a drop whose shots have all ended, closes its row and tells the loop.
+pub(super) async fn file(ctx: Ctx, open: OpenDrop) {
+    let id = open.drop.id;
+    let done = file_all(&ctx, open).await;
+    ctx.send(Event::Filed { drop: id, done }).await;
+}
+
+async fn file_all(ctx: &Ctx, mut open: OpenDrop) -> Result<FiledAs, String> {
+    let id = open.drop.id;
+    let fate = fate(&open.drop.shots).ok_or("a shot has not ended")?;
+    let reason = reason(&open);
+    let mut at_least = 1;
+    loop {
+        if open.filing.is_none() {
+            let filing = choose(ctx, &open, fate, at_least).await?;
+            let row = filing.clone();
+            ctx.record(move |l| l.file_under(id, &row)).await.map_err(|e| e.to_string())?;
+            open.filing = Some(filing);
+        }
+        let Some(filing) = open.filing.clone() else { return Err("no names were chosen".into()) };
+        let (again, row) = (ctx.clone(), open.clone());
+        match blocking(move || move_all(&again, &row, &filing)).await? {
+            Ok(()) => break,
+            Err(e) if e.is_taken() && at_least < 100_000 => {
+                // What has moved already stays where it is; the rest finds a new number together.
+                at_least += 1;
+                open.filing = None;
+            }
+            Err(OutboxError::Gone { path }) => return Ok(FiledAs::Missing(format!("{} is nowhere to be found", show(path.as_os_str())))),
+            Err(e) => return Err(e.to_string()),
+        }
+    }
+    let Some(filing) = open.filing.clone() else { return Err("no names were chosen".into()) };
+    let (ending, why) = match fate {
+        Fate::Archive => (Ending::Archived, None),
+        Fate::Errors => (Ending::Failed, Some(reason.clone())),
+    };
+    let now = ctx.clock.wall();
+    ctx.record(move |l| l.close(id, ending, why.as_deref(), now)).await.map_err(|e| e.to_string())?;
+    Ok(match (fate, filing.note) {
+        (Fate::Errors, Some(note)) => {
+            FiledAs::Failed { reason, note: open.drop.folder.under(&ctx.site.errors).join(note) }
+        }
+        (Fate::Errors, None) => FiledAs::Failed { reason, note: open.drop.folder.under(&ctx.site.errors) },
+        (Fate::Archive, _) => FiledAs::Archived,
+    })
+}
+
+async fn choose(ctx: &Ctx, open: &OpenDrop, fate: Fate, at_least: u32) -> Result<Filing, String> {
+    let set = SetNames::new(&open.drop.stem, moving(open));
+    let first = match fate {
+        // The set's number, so that result and original are found under the same name.
+        Fate::Archive => open.number.unwrap_or(1).max(at_least),
+        Fate::Errors => at_least,
+    };
+    let root = if fate == Fate::Archive { ctx.site.archive.clone() } else { ctx.site.errors.clone() };
+    let (listings, rel) = (ctx.listings.clone(), open.drop.folder.clone());
+    blocking(move || {
+        let names = |n: u32| {
+            let mut names = set.members(n);
+            if fate == Fate::Errors {
+                names.push(set.note(n));
+            }
+            names
+        };
+        let wanted = [Wanted { root: &root, rel: &rel, names: &names }];
+        let n = listings.choose_number(&wanted, |n| n < first).map_err(|e| e.to_string())?;
+        Ok(Filing { fate, names: set.members(n), note: (fate == Fate::Errors).then(|| set.note(n)) })
+    })
+    .await?
+}
+
+fn move_all(ctx: &Ctx, open: &OpenDrop, filing: &Filing) -> Result<(), OutboxError> {
+    let root = if filing.fate == Fate::Archive { &ctx.site.archive } else { &ctx.site.errors };
+    let rel = &open.drop.folder;
+    if let Some(name) = &filing.note {
+        let text = note_of(ctx, open).text();
+        let print = Fingerprint::of(text.as_bytes());
+        let (id, path) = (open.drop.id, rel.under(root).join(name));
+        // Recorded first: a note that stands must be known as ours after a crash, too.
+        let recorded = ctx.ledger.call_blocking(move |l| l.noted(id, &path, print));
+        if let Ok(Err(e)) | Err(e) = recorded {
+            tracing::warn!(error = %e, "a note could not be recorded; it will not be taken away by itself");
+        }
+        note::write_note(root, rel, name, &text)?;
+    }
+    let members = open.drop.members.iter().filter(|m| m.moves);
+    for (member, name) in members.zip(&filing.names) {
+        file_away(&Move {
+            from_root: &open.drop.working,
+            from_rel: rel,
+            from_name: &member.name,
+            to_root: root,
+            to_rel: rel,
+            to_name: name,
+            print: member.print,
+            stage: None,
+        })?;
+    }
+    let names: Vec<_> = filing.names.iter().map(OsString::as_os_str).chain(filing.note.as_deref()).collect();
+    ctx.listings.added(root, rel, &names)
+}
+
+/// Why a drop ends in errors, in one line.
+pub(super) fn reason(open: &OpenDrop) -> String {
+    if let Some(failure) = &open.drop.failure {
+        return failure.clone();
+    }
+    let shot = open.drop.shots.iter().find(|s| !matches!(s.state, ShotState::Delivered { .. }));
+    match shot.map(|s| &s.state) {
+        Some(ShotState::Failed { reason, .. }) => reason.clone(),
+        Some(ShotState::Unconfirmed { reason }) => format!("unconfirmed, it may have been billed: {reason}"),
+        _ => "it could not be made".into(),
+    }
+}
+
+fn note_of(ctx: &Ctx, open: &OpenDrop) -> Note {
+    let shots = &open.drop.shots;
+    let lead = open.drop.members.last().map(|m| m.name.clone()).unwrap_or_default();
+    let label = Place { folder: open.drop.folder.clone(), name: lead }.to_string();
+    let unconfirmed = shots.iter().any(|s| matches!(s.state, ShotState::Unconfirmed { .. }));
+    let has_url = shots.iter().any(|s| matches!(s.state, ShotState::Failed { url: Some(_), .. }));
+    let delivered: Vec<_> = shots
+        .iter()
+        .filter_map(|s| match &s.state {
+            ShotState::Delivered { name, .. } => Some(shown_name(&open.drop.folder, name)),
+            _ => None,
+        })
+        .collect();
+    let (plain, api_message) = plain_reason(open);
+    let mut try_again = String::from(
+        "Mend what is said above, then move the files of this drop from errors back into the same folder of the inbox (or run: reimagined retry PATH).",
+    );
+    if unconfirmed {
+        try_again.push_str(" What is marked \"billed: unknown\" may have been billed already: dropping it again sends it again and may be paid for twice.");
+    }
+    if !delivered.is_empty() {
+        try_again.push_str(" What was delivered is not made again.");
+    }
+    if has_url {
+        try_again.push_str(" A picture that was billed and could not be fetched may still be had at the URL given with its shot.");
+    }
+    // The moment of the last thing that happened to it, so that the same note comes out after a crash.
+    let when = shots.iter().filter_map(|s| s.last_sent).max().unwrap_or(open.claimed).to_zoned(jiff::tz::TimeZone::system());
+    let _ = ctx;
+    Note {
+        when,
+        label,
+        reason: plain,
+        api_message,
+        shots: shots.iter().map(note_shot).collect(),
+        try_again,
+        delivered,
+    }
+}
+
+/// The reason in plain words, and the service's own where it gave any.
+fn plain_reason(open: &OpenDrop) -> (String, Option<String>) {
+    if let Some(failure) = &open.drop.failure {
+        return (failure.clone(), None);
+    }
+    let shots = &open.drop.shots;
+    let ended = shots.iter().filter(|s| !matches!(s.state, ShotState::Delivered { .. })).count();
+    let what = if shots.len() > 1 { format!("{ended} of {} pictures were not made. ", shots.len()) } else { String::new() };
+    let states: Vec<_> = shots.iter().map(|s| &s.state).collect();
+    let failed = states.iter().find_map(|s| match s {
+        ShotState::Failed { reason, url, .. } => Some((reason.clone(), url.is_some())),
+        _ => None,
+    });
+    let lost = states.iter().find_map(|s| match s {
+        ShotState::Unconfirmed { reason } => Some(reason.clone()),
+        _ => None,
+    });
+    match (failed, lost) {
+        (Some((reason, true)), _) => (format!("{what}The picture was made and billed, but could not be received: {reason}"), None),
+        (Some((reason, false)), _) => (format!("{what}The service refused this drop, or could not make it."), Some(reason)),
+        (None, Some(reason)) => (
+            format!("{what}The request was sent, but no good answer came, so nobody knows whether it was billed. It is not sent again by itself."),
+            Some(reason),
+        ),
+        (None, None) => (format!("{what}It could not be made."), None),
+    }
+}
+
+fn note_shot(shot: &Shot) -> NoteShot {
+    let billed = match shot.state.billed() {
+        // An earlier send of it may have been billed even where the last one surely was not.
+        Billed::No if shot.unconfirmed > 0 => note::Billed::Unknown,
+        Billed::No => note::Billed::No,
+        Billed::Yes => note::Billed::Yes,
+        Billed::Unknown => note::Billed::Unknown,
+    };
+    let (outcome, url) = match &shot.state {
+        ShotState::Delivered { name, .. } => (format!("delivered as {}", show(&name.picture)), None),
+        ShotState::Failed { reason, url, .. } => (format!("failed: {reason}"), url.clone()),
+        ShotState::Unconfirmed { reason } => (format!("unconfirmed: {reason}"), None),
+        other => (other.word().to_owned(), None),
+    };
+    NoteShot { no: shot.no.0 + 1, seed: shot.seed, outcome, billed, request_id: shot.receipt.request_id.clone(), url }
+}
+
+/// A claimed drop of which nothing was or may have been billed goes back into the inbox: its row is closed
+/// first, then the sidecars move, the image last. Not where a name is taken there by now: then it stays due.
+pub(super) async fn go_back(ctx: Ctx, open: OpenDrop) {
+    let id = open.drop.id;
+    let back = return_all(&ctx, open).await;
+    ctx.send(Event::WentBack { drop: id, back }).await;
+}
+
+/// `Ok(false)`: a name is taken, it stays due in working.
+pub(super) async fn return_all(ctx: &Ctx, open: OpenDrop) -> Result<bool, String> {
+    let (id, now) = (open.drop.id, ctx.clock.wall());
+    let (site, row) = (ctx.site.clone(), open.clone());
+    let free = blocking(move || {
+        site.inbox_is_there() && moving(&row).iter().all(|name| is_free(&row.drop.folder.under(&site.inbox), name))
+    });
+    if !free.await? {
+        return Ok(false);
+    }
+    ctx.record(move |l| l.close(id, Ending::Returned, None, now)).await.map_err(|e| e.to_string())?;
+    let (site, row) = (ctx.site.clone(), open.clone());
+    let returned = blocking(move || claim::unclaim(&row.drop.working, &site.inbox, &row.drop.folder, &moving(&row))).await?;
+    match returned {
+        Ok(returned) if returned.is_back() => Ok(true),
+        Ok(returned) => Err(format!("{:?} could not go back into the inbox: the name is taken", returned.taken)),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+fn is_free(folder: &Path, name: &std::ffi::OsStr) -> bool {
+    std::fs::symlink_metadata(folder.join(name)).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+}

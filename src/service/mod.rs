@@ -1,1 +1,11 @@
-//! systemd, signals, the single-instance lock and logging.
+//! What ties the daemon to the machine it runs on: systemd, signals, the single-instance lock, logging and
+//! the status file.
+//!
+//! Nothing here knows what a drop is or what an answer means. Each module can be used alone, and none keeps
+//! state for another.
+
+pub mod lock;
+pub mod logging;
+pub mod notify;
+pub mod signals;
+pub mod status_file;

@@ -1,0 +1,252 @@
+//! One daemon per inbox and per state directory: a file that is locked as long as its holder lives.
+//!
+//! The lock is the kernel's (`flock`), so a crash releases it and a file that was left behind means nothing.
+//! The holder's process number stands in the file for people; it is never what decides. The file stays when
+//! the lock is released: removing it would let two processes hold two files of one name.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+/// The lock's name in a state directory.
+pub const STATE_LOCK: &str = "daemon.lock";
+/// The lock's name in `working/`: a dotfile there is the daemon's.
+pub const WORKING_LOCK: &str = ".lock";
+
+/// How long [`Lock::take`] goes on trying: [`holder`] takes the lock for a moment to look whether it is free,
+/// and a daemon must not fail because somebody asked for its status.
+const PATIENCE: Duration = Duration::from_millis(300);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A lock that is held, until this is dropped or the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+}
+
+/// Why a lock could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process, or another handle of this one, holds it.
+    #[error("{path} is locked by another daemon{}", pid.map(|pid| format!(" (process {pid})")).unwrap_or_default(), path = path.display())]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// The holder's process number, if it has written it already.
+        pid: Option<u32>,
+    },
+    /// The file could not be made, opened or locked.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Lock {
+    /// Takes the lock at `path`, making the file if needed (readable for all, as far as the umask allows), and
+    /// writes the process number into it. A symlink or anything but a regular file is refused. May block for
+    /// 0.3 s.
+    pub fn take(path: &Path) -> Result<Self, LockError> {
+        let fail = |source: io::Error| LockError::Io { path: path.to_path_buf(), source };
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let mut file = open(path, OFlags::RDWR | OFlags::CREATE).map_err(fail)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if is_at(&file, path) => {
+                    write_pid(&mut file).map_err(fail)?;
+                    return Ok(Self { file });
+                }
+                // Somebody removed the file between opening and locking: what we hold is a lock on nothing.
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < give_up => std::thread::sleep(PAUSE),
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(LockError::Held { path: path.to_path_buf(), pid: read_pid(&mut file) });
+                }
+                Err(e) => return Err(fail(e.into())),
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The number of an ended process would be misleading; the lock itself goes with the file.
+        let _ = self.file.set_len(0);
+    }
+}
+
+/// Whether a lock is held, and by whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Nobody holds it, or there is no such file.
+    Free,
+    /// Held, by this process as far as it has said so.
+    Held(Option<u32>),
+}
+
+/// Looks whether the lock at `path` is held, without keeping it.
+///
+/// # Errors
+///
+/// When the file is there and can't be opened, named with its path.
+pub fn probe(path: &Path) -> Result<Probe, LockError> {
+    let fail = |source: io::Error| LockError::Io { path: path.to_path_buf(), source };
+    let mut file = match open(path, OFlags::RDONLY) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Probe::Free),
+        Err(e) => return Err(fail(e)),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(Probe::Free),
+        Err(Errno::WOULDBLOCK) => Ok(Probe::Held(read_pid(&mut file))),
+        Err(e) => Err(fail(e.into())),
+    }
+}
+
+/// The process that holds the lock at `path`; `None` when nobody does, or when that can't be seen.
+pub fn holder(path: &Path) -> Option<u32> {
+    match probe(path) {
+        Ok(Probe::Held(pid)) => pid,
+        Ok(Probe::Free) | Err(_) => None,
+    }
+}
+
+fn open(path: &Path, how: OFlags) -> io::Result<File> {
+    let flags = how | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let file: File = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?.into();
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(file)
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    match (rustix::fs::fstat(file), rustix::fs::lstat(path)) {
+        (Ok(held), Ok(there)) => (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino),
+        _ => false,
+    }
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+fn read_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_second_handle_is_refused_and_told_who_holds_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(STATE_LOCK);
+        let first = Lock::take(&path).unwrap();
+        assert!(matches!(
+            Lock::take(&path).unwrap_err(),
+            LockError::Held { pid: Some(pid), .. } if pid == std::process::id()
+        ));
+        assert_eq!(holder(&path), Some(std::process::id()));
+        drop(first);
+        assert_eq!(probe(&path).unwrap(), Probe::Free);
+        Lock::take(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_left_from_a_crash_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(WORKING_LOCK);
+        std::fs::write(&path, "999999999\nand more that is longer than a number\n").unwrap();
+        assert_eq!(holder(&path), None);
+        let _lock = Lock::take(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    #[ignore = "runs in a child process of the test below"]
+    fn helper_holds_the_lock_until_it_is_killed() {
+        let Some(path) = std::env::var_os("LOCK") else { return };
+        let _lock = Lock::take(Path::new(&path)).unwrap();
+        println!("\n> held");
+        let _ = io::stdin().read_line(&mut String::new());
+    }
+
+    #[test]
+    fn a_lock_of_another_process_holds_until_that_process_is_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(STATE_LOCK);
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--nocapture"])
+            .arg("service::lock::tests::helper_holds_the_lock_until_it_is_killed")
+            .env("LOCK", &path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while lines.next().unwrap().unwrap() != "> held" {}
+        let held = Lock::take(&path).unwrap_err();
+        assert!(held.to_string().contains(&format!("process {}", child.id())), "{held}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        Lock::take(&path).unwrap();
+    }
+
+    #[test]
+    fn a_symlink_and_a_folder_are_refused_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), &path).unwrap();
+        let error = Lock::take(&path).unwrap_err();
+        assert!(matches!(&error, LockError::Io { .. }), "{error}");
+        assert!(error.to_string().contains("link"), "{error}");
+        assert!(!folder.path().join("elsewhere").exists());
+        assert!(matches!(Lock::take(folder.path()).unwrap_err(), LockError::Io { .. }));
+    }
+
+    #[test]
+    fn a_missing_file_is_free_and_is_not_made_by_looking() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(STATE_LOCK);
+        assert_eq!(probe(&path).unwrap(), Probe::Free);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn someone_who_looks_again_and_again_does_not_keep_a_daemon_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(STATE_LOCK);
+        drop(Lock::take(&path).unwrap());
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    probe(&path).unwrap();
+                }
+            });
+            let taken: Vec<_> = (0..20).map(|_| Lock::take(&path).map(drop)).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(taken.iter().all(Result::is_ok), "{taken:?}");
+        });
+    }
+}

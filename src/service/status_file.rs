@@ -1,0 +1,461 @@
+//! `status.json`: what the daemon is doing, for `reimagined status`, for scripts and for `systemctl status`.
+//!
+//! The file is an interface. Its keys stay, their meaning too; new ones may come. It is small whatever the
+//! queue is (the lists are bounded), readable for the daemon's group, and replaced as a whole, so a reader
+//! never sees half of one. It is no record: it is not synced, and nothing is decided from it.
+//! A daemon that died did not write "stopped"; [`read_live`] asks the lock and says so in its place.
+//!
+//! Names in it are for people (control characters are escaped by whoever fills it in), not for opening files.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::lock::{self, Probe, STATE_LOCK};
+
+/// The file's name in the state directory.
+pub const FILE_NAME: &str = "status.json";
+/// The file under its hidden name while it is written. One name for good, so that crashes leave one at most.
+const TEMPORARY: &str = ".status.json.tmp";
+/// Group-readable, whatever the umask says: `status` is for the people who drop pictures.
+const MODE: u32 = 0o640;
+
+/// The most entries that [`Status::work`] and [`Status::waiting_for`] hold.
+pub const MAX_LISTED: usize = 50;
+/// The most entries that [`Status::last_failures`] holds.
+pub const MAX_FAILURES: usize = 20;
+/// The most entries that [`Status::broken_presets`] holds.
+pub const MAX_BROKEN: usize = 50;
+
+/// What the daemon is doing. Times are RFC 3339 in UTC, money is US dollars.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Whether it runs.
+    pub state: State,
+    /// Why nothing is sent; null when not paused.
+    pub paused: Option<Paused>,
+    /// Drops that are claimed and not filed yet.
+    pub in_work: u64,
+    /// Those drops, the longest in work first; [`MAX_LISTED`] at most.
+    pub work: Vec<Work>,
+    /// How many drops wait, by reason (`settling`, `prompt`, `image`, `preset`, `limit` …).
+    pub waiting: BTreeMap<String, u64>,
+    /// Some of those that wait; [`MAX_LISTED`] at most.
+    pub waiting_for: Vec<Waiting>,
+    /// Drops that ended in errors and did not come back.
+    pub failed: u64,
+    /// The last of them, newest first; [`MAX_FAILURES`] at most.
+    pub last_failures: Vec<Failure>,
+    /// What was made in the last 24 hours.
+    pub last_24h: Spend,
+    /// What was made in the last 60 minutes.
+    pub last_hour: Spend,
+    /// Credits left as the service last said; null if unknown.
+    pub credits: Option<f64>,
+    /// Files in the inbox that are left alone.
+    pub ignored: u64,
+    /// Presets that can't be read; their folders wait. [`MAX_BROKEN`] at most.
+    pub broken_presets: Vec<BrokenPreset>,
+    /// When the reached limit has room again; null when none is reached.
+    pub limit_until: Option<Timestamp>,
+    /// How the inbox is watched: `events` or `poll`.
+    pub backend: String,
+    /// Where things lie.
+    pub folders: Folders,
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's process number; null when it is stopped.
+    pub pid: Option<u32>,
+    /// When this was written; null if there never was a daemon.
+    pub updated: Option<Timestamp>,
+}
+
+/// Whether the daemon runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It works.
+    Running,
+    /// It runs, and sends nothing but probes.
+    Paused,
+    /// It does not run.
+    #[default]
+    Stopped,
+}
+
+/// Why nothing is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Paused {
+    /// In plain words: "out of credits".
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it is tried again; null if that is not known.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+}
+
+/// A drop in work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// The drop's path below the inbox.
+    pub drop: String,
+    /// How far it is: "sending", "received" …
+    pub state: String,
+    /// Since when it is in that state.
+    pub since: Timestamp,
+}
+
+/// A drop that waits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The drop's path below the inbox.
+    pub drop: String,
+    /// For what, as a key of [`Status::waiting`] or in a sentence.
+    pub reason: String,
+}
+
+/// A drop that failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The drop's path below errors.
+    pub drop: String,
+    /// Why, in one line.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A preset that can't be read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BrokenPreset {
+    /// Its path.
+    pub file: String,
+    /// What is wrong with it, in one line.
+    pub reason: String,
+}
+
+/// Images and their money in some span of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spend {
+    /// Images that were made.
+    pub images: u64,
+    /// What the priced ones of them cost, in US dollars.
+    pub cost: f64,
+    /// Those whose price the service did not say.
+    pub unpriced: u64,
+}
+
+/// The folders of a daemon, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Folders {
+    /// Where drops are put.
+    pub inbox: String,
+    /// Where they lie while they are sent.
+    pub working: String,
+    /// Where results appear.
+    pub outbox: String,
+    /// Where the originals of what is done go.
+    pub archive: String,
+    /// Where what failed goes, with its note.
+    pub errors: String,
+}
+
+/// Why the status could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The file could not be reached.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file holds something else.
+    #[error("{}: not a status file: {source}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+}
+
+impl Status {
+    /// The same, of a daemon that does not run any more: what was counted stays, what only a running one has
+    /// (its number, a pause, a limit to wait for) goes.
+    #[must_use]
+    pub fn stopped(mut self) -> Self {
+        self.state = State::Stopped;
+        self.paused = None;
+        self.limit_until = None;
+        self.pid = None;
+        self
+    }
+
+    /// How many drops wait, for whatever.
+    pub fn waiting_in_all(&self) -> u64 {
+        self.waiting.values().sum()
+    }
+}
+
+/// Puts `status` into `state_dir` in place of the last one. Lists that are too long are cut.
+///
+/// For the holder of the state directory's lock alone: two writers would share the hidden name.
+pub fn write(state_dir: &Path, status: &Status) -> Result<(), StatusError> {
+    let temporary = state_dir.join(TEMPORARY);
+    let path = state_dir.join(FILE_NAME);
+    let mut status = status.clone();
+    status.work.truncate(MAX_LISTED);
+    status.waiting_for.truncate(MAX_LISTED);
+    status.last_failures.truncate(MAX_FAILURES);
+    status.broken_presets.truncate(MAX_BROKEN);
+    let mut text =
+        serde_json::to_vec_pretty(&status).map_err(|source| StatusError::Damaged { path: path.clone(), source })?;
+    text.push(b'\n');
+
+    let fail = |path: &Path, source| StatusError::Io { path: path.to_path_buf(), source };
+    write_new(&temporary, &text).map_err(|e| fail(&temporary, e))?;
+    std::fs::rename(&temporary, &path).map_err(|e| fail(&path, e))
+}
+
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(MODE))?;
+    file.write_all(text)
+}
+
+/// The status as it was last written into `state_dir`; `None` if there is none (an empty file, as a power cut
+/// may leave it, counts as none).
+pub fn read(state_dir: &Path) -> Result<Option<Status>, StatusError> {
+    let path = state_dir.join(FILE_NAME);
+    match std::fs::read(&path) {
+        Ok(text) if text.iter().all(u8::is_ascii_whitespace) => Ok(None),
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|source| StatusError::Damaged { path, source }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StatusError::Io { path, source }),
+    }
+}
+
+/// [`read`], but a daemon that is not there any more is told as stopped. Where none ever ran, the default:
+/// stopped, with nothing in it.
+pub fn read_live(state_dir: &Path) -> Result<Status, StatusError> {
+    let Some(status) = read(state_dir)? else { return Ok(Status::default()) };
+    let alive = match lock::probe(&state_dir.join(STATE_LOCK)) {
+        Ok(Probe::Held(_)) => true,
+        Ok(Probe::Free) => false,
+        // The lock can't be seen from here; its holder perhaps can.
+        Err(_) => status.pid.is_some_and(is_alive),
+    };
+    Ok(if alive { status } else { status.stopped() })
+}
+
+fn is_alive(pid: u32) -> bool {
+    use rustix::io::Errno;
+    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
+    matches!(rustix::process::test_kill_process(pid), Ok(()) | Err(Errno::PERM))
+}
+
+/// Money as a person reads it: `$9.20`, or `at least $9.20, 3 without a price`.
+pub fn money(spend: &Spend) -> String {
+    if spend.unpriced == 0 {
+        dollars(spend.cost)
+    } else {
+        format!("at least {}, {} without a price", dollars(spend.cost), spend.unpriced)
+    }
+}
+
+/// US dollars: `$9.20`. What is less than half a cent, and not nothing, has four places: `$0.0031`.
+pub fn dollars(amount: f64) -> String {
+    if amount.is_finite() && amount.abs() >= 0.00005 && amount.abs() < 0.005 {
+        format!("${amount:.4}")
+    } else {
+        format!("${amount:.2}")
+    }
+}
+
+/// The one line for `systemctl status` and the like, with times of this machine's zone:
+/// `4 in work, 12 waiting, 230 today, $9.20`, or `paused: out of credits since 14:02`.
+pub fn line(status: &Status) -> String {
+    line_in(status, &TimeZone::system())
+}
+
+/// [`line`] with the times of `zone`.
+pub fn line_in(status: &Status, zone: &TimeZone) -> String {
+    let clock = |at: Timestamp| moment(at, status.updated, zone);
+    match (status.state, &status.paused) {
+        (State::Stopped, _) => "stopped".to_owned(),
+        (_, Some(paused)) => {
+            let until = paused.until.map(|at| format!(", until {}", clock(at))).unwrap_or_default();
+            format!("paused: {} since {}{until}", paused.reason, clock(paused.since))
+        }
+        (State::Paused, None) => "paused".to_owned(),
+        (State::Running, None) => {
+            let limit = status.limit_until.map(|at| format!(", limit reached until {}", clock(at)));
+            format!(
+                "{} in work, {} waiting, {} today, {}{}",
+                status.in_work,
+                status.waiting_in_all(),
+                status.last_24h.images,
+                money(&status.last_24h),
+                limit.unwrap_or_default()
+            )
+        }
+    }
+}
+
+/// A moment as a person says it: `14:02` on the day of `today`, else `2026-11-22 14:02`.
+pub fn moment(at: Timestamp, today: Option<Timestamp>, zone: &TimeZone) -> String {
+    let at = at.to_zoned(zone.clone());
+    let same_day = today.is_none_or(|now| now.to_zoned(zone.clone()).date() == at.date());
+    at.strftime(if same_day { "%H:%M" } else { "%Y-%m-%d %H:%M" }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::lock::Lock;
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn busy() -> Status {
+        Status {
+            state: State::Running,
+            in_work: 4,
+            work: vec![Work { drop: "cafe/a".into(), state: "sending".into(), since: at("2026-11-23T14:02:00Z") }],
+            waiting: [("prompt".to_owned(), 5), ("limit".to_owned(), 7)].into(),
+            last_24h: Spend { images: 230, cost: 9.2, unpriced: 0 },
+            credits: Some(1.5),
+            pid: Some(std::process::id()),
+            updated: Some(at("2026-11-23T15:00:00Z")),
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_by_the_group_and_nothing_else_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read(folder.path()).unwrap(), None);
+        std::fs::write(folder.path().join(TEMPORARY), "left from a crash").unwrap();
+        write(folder.path(), &Status::default()).unwrap();
+        write(folder.path(), &busy()).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), Some(busy()));
+        let path = folder.path().join(FILE_NAME);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn lists_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = Waiting { drop: "a".into(), reason: "prompt".into() };
+        write(folder.path(), &Status { waiting_for: vec![one; 1000], ..busy() }).unwrap();
+        assert_eq!(read(folder.path()).unwrap().unwrap().waiting_for.len(), MAX_LISTED);
+    }
+
+    #[test]
+    fn the_json_has_the_documented_keys() {
+        let json = serde_json::to_value(busy()).unwrap();
+        assert_eq!(json["state"], "running");
+        assert_eq!(json["paused"], serde_json::Value::Null);
+        assert_eq!(json["in_work"], 4);
+        assert_eq!(json["waiting"]["limit"], 7);
+        assert_eq!(json["failed"], 0);
+        assert_eq!(json["last_24h"], serde_json::json!({"images": 230, "cost": 9.2, "unpriced": 0}));
+        assert_eq!(json["last_hour"], serde_json::json!({"images": 0, "cost": 0.0, "unpriced": 0}));
+        assert_eq!(json["credits"], 1.5);
+        assert_eq!(json["updated"], "2026-11-23T15:00:00Z");
+        let never = serde_json::to_value(Status::default()).unwrap();
+        assert_eq!((&never["state"], &never["credits"]), (&"stopped".into(), &serde_json::Value::Null));
+    }
+
+    #[test]
+    fn a_file_of_another_version_is_read_as_far_as_it_goes() {
+        let status: Status = serde_json::from_str(r#"{"state": "running", "in_work": 2, "new": [1]}"#).unwrap();
+        assert_eq!(status, Status { state: State::Running, in_work: 2, ..Status::default() });
+    }
+
+    #[test]
+    fn an_empty_file_is_none_and_a_damaged_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE_NAME);
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(read(folder.path()).unwrap(), None);
+        std::fs::write(&path, "{\"state\": \"runn").unwrap();
+        assert!(read(folder.path()).unwrap_err().to_string().contains(FILE_NAME));
+    }
+
+    #[test]
+    fn a_daemon_that_died_is_told_as_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read_live(folder.path()).unwrap(), Status::default());
+        let lock = Lock::take(&folder.path().join(STATE_LOCK)).unwrap();
+        write(folder.path(), &busy()).unwrap();
+        assert_eq!(read_live(folder.path()).unwrap(), busy());
+        drop(lock);
+        let dead = read_live(folder.path()).unwrap();
+        assert_eq!((dead.state, dead.pid, dead.in_work), (State::Stopped, None, 4));
+    }
+
+    #[test]
+    fn where_the_lock_cannot_be_seen_the_process_number_decides() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(STATE_LOCK)).unwrap();
+        write(folder.path(), &busy()).unwrap();
+        assert_eq!(read_live(folder.path()).unwrap().state, State::Running);
+        write(folder.path(), &Status { pid: Some(i32::MAX as u32), ..busy() }).unwrap();
+        assert_eq!(read_live(folder.path()).unwrap().state, State::Stopped);
+    }
+
+    #[test]
+    fn the_line_says_what_matters() {
+        let paused = |since: &str, until: Option<&str>| Status {
+            state: State::Paused,
+            paused: Some(Paused { reason: "out of credits".into(), since: at(since), until: until.map(at) }),
+            ..busy()
+        };
+        let unpriced = Status { last_24h: Spend { images: 233, cost: 9.2, unpriced: 3 }, ..busy() };
+        for (status, line) in [
+            (busy(), "4 in work, 12 waiting, 230 today, $9.20"),
+            (unpriced, "4 in work, 12 waiting, 233 today, at least $9.20, 3 without a price"),
+            (
+                Status { limit_until: Some(at("2026-11-23T15:30:00Z")), ..busy() },
+                "4 in work, 12 waiting, 230 today, $9.20, limit reached until 15:30",
+            ),
+            (paused("2026-11-23T14:02:59Z", None), "paused: out of credits since 14:02"),
+            (
+                paused("2026-11-22T14:02:00Z", Some("2026-11-23T15:10:00Z")),
+                "paused: out of credits since 2026-11-22 14:02, until 15:10",
+            ),
+            (busy().stopped(), "stopped"),
+        ] {
+            assert_eq!(line_in(&status, &TimeZone::UTC), line);
+        }
+    }
+
+    #[test]
+    fn small_sums_are_not_shown_as_nothing() {
+        for (amount, text) in
+            [(0.0, "$0.00"), (0.0031, "$0.0031"), (0.04, "$0.04"), (9.2, "$9.20"), (1234.5, "$1234.50")]
+        {
+            assert_eq!(dollars(amount), text);
+        }
+    }
+}

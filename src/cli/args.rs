@@ -1,0 +1,427 @@
+//! The command line's shape: every command, flag and help text, and nothing of what they do.
+//!
+//! A usage error ends with exit code 2, as clap does it; the codes of the commands stand in [`EXIT_CODES`].
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+/// The exit codes, as help and man page show them.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  good
+  1  unexpected
+  2  usage or configuration
+  3  some drops failed
+  4  paused or limited
+  5  another daemon holds this inbox or state directory";
+
+const AFTER_HELP: &str = "\
+First steps:
+  reimagined demo                try it, with no key and no money
+  reimagined init                write a configuration and the folders
+  reimagined check               see whether everything is in place
+  reimagined run                 start the daemon, then drop pictures into the inbox
+
+Configuration: --config FILE, else $REIMAGINED_CONFIG, else config.toml in the user's configuration
+directory (~/.config/reimagined), else in the system's (/etc/reimagined).
+
+Environment:
+  REIMAGINED_CONFIG    the configuration file
+  REIMAGINED_LOG       what is logged: error, warn, info, debug, trace, or a filter such as
+                       reimagined::inbox=trace,warn
+  SEGMIND_API_KEY      the API key; the systemd credential segmind-api-key goes before it,
+                       `key_file` in the configuration after it
+  HTTPS_PROXY          the proxy to go through
+  NO_COLOR             no colours
+
+Exit codes:
+  0  good
+  1  unexpected
+  2  usage or configuration
+  3  some drops failed
+  4  paused or limited
+  5  another daemon holds this inbox or state directory";
+
+/// A watch folder for Bria Reimagine: drop pictures in, get them back reimagined.
+///
+/// Drop a picture, or a prompt, into the inbox: Bria Reimagine (on Segmind) makes a new picture of it, which
+/// appears in the outbox. The original moves to the archive; what cannot be done moves to errors, with a note
+/// that says why. A folder is a look: its preset.toml says how everything dropped into it is reimagined.
+#[derive(Debug, Parser)]
+#[command(name = "reimagined", version, propagate_version = false, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Global {
+    /// The configuration file [else: $REIMAGINED_CONFIG, the user's, the system's]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// How often `-v` was given.
+    #[arg(help = "Log more; twice: everything. $REIMAGINED_LOG goes before it")]
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Log warnings and errors only; twice: errors
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub quiet: u8,
+}
+
+impl Global {
+    /// For [`crate::service::logging::Options`]: `-v` counted up, `-q` down.
+    pub fn verbosity(&self) -> i8 {
+        let signed = |count: u8| i8::try_from(count).unwrap_or(i8::MAX);
+        signed(self.verbose) - signed(self.quiet)
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Writes a commented configuration, the folders and a sample preset
+    Init(Init),
+    /// Runs the daemon in the foreground, logging to stderr
+    Run(Run),
+    /// Validates configuration, presets, folders and key; with a path, shows the exact request. Spends nothing
+    Check(Check),
+    /// Shows what waits (and for what), works and failed, images and money
+    Status(Status),
+    /// Moves failed drops from errors back into the inbox
+    Retry(Retry),
+    /// Shows the whole thing with no key and no money, on sample pictures
+    Demo(Demo),
+    /// Runs a stand-in for the API on loopback, with faults on request
+    Sandbox(Sandbox),
+    /// Prints shell completions
+    Completions(Completions),
+    /// Prints the man page
+    Man(Man),
+}
+
+/// `reimagined init [DIR]`
+#[derive(Clone, Debug, Default, Args)]
+#[command(
+    long_about = "Writes a commented configuration, the folders and a sample preset, and says what to do next.\n\n\
+        Without DIR the configuration goes into the user's configuration directory and the folders into ~/reimagine. \
+        With DIR all of it goes there: DIR/config.toml, DIR/inbox and so on. Nothing is overwritten.",
+    after_help = "Examples:\n  reimagined init\n  reimagined init /srv/reimagine"
+)]
+pub struct Init {
+    /// The folder for configuration and drops
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// `reimagined run [--once]`
+#[derive(Clone, Debug, Default, Args)]
+#[command(
+    long_about = "Runs the daemon in the foreground, logging to stderr.\n\n\
+        SIGTERM or Ctrl-C: takes nothing new, lets what is in flight finish, then exits; a second one exits at once. \
+        SIGHUP: reads the configuration again. SIGUSR1: looks through the inbox now.",
+    after_help = "Examples:\n  reimagined run\n  reimagined run --once && echo all done\n\n\
+        Exit codes of --once: 0 all done; 3 some drops failed or a preset is broken; 4 it stopped for a limit,\n\
+        a pause or a wait; 5 a daemon is running."
+)]
+pub struct Run {
+    /// Work off what is there and what completes meanwhile, then exit
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// `reimagined check [PATH] [--offline]`
+#[derive(Clone, Debug, Default, Args)]
+#[command(
+    long_about = "Validates configuration, every preset, folders and key (by one free credits request). \
+        With a path, shows the exact request that this drop would send, and which file each value came from. \
+        Spends nothing and moves nothing.",
+    after_help = "Examples:\n  reimagined check\n  reimagined check --offline\n  \
+        reimagined check ~/reimagine/inbox/autumn-cafe/terrace.jpg\n\n\
+        Exit codes: 0 good; 2 something is wrong with the configuration, a preset or the key."
+)]
+pub struct Check {
+    /// A drop, by its picture or a sidecar, or a folder of the inbox
+    #[arg(value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Ask nobody: no credits request, and a missing key is a warning only
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// `reimagined status [--json]`
+#[derive(Clone, Debug, Default, Args)]
+#[command(
+    long_about = "Shows what waits (and for what), what is in work and what failed; whether it is paused, why and \
+        until when; images and money of the last 24 hours and of the last hour; credits left. \
+        Reads the daemon's status file only, so any member of its group may ask.",
+    after_help = "Examples:\n  reimagined status\n  reimagined status --json | jq .waiting"
+)]
+pub struct Status {
+    /// Print the daemon's status as JSON: a stable interface
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `reimagined retry [PATH…] [--all] [--again]`
+#[derive(Clone, Debug, Default, Args)]
+#[command(
+    long_about = "Moves failed drops from errors back into the inbox, under a free name, and takes away the note that \
+        was written beside them unless somebody edited it. Works while the daemon runs. \
+        A drop keeps its seeds, and only the shots that were not delivered are sent.",
+    after_help = "Examples:\n  reimagined retry ~/reimagine/errors/autumn-cafe/terrace.jpg\n  \
+        reimagined retry ~/reimagine/errors/autumn-cafe\n  reimagined retry --all\n\n\
+        A shot that may have been billed, says the note, is sent and paid for again."
+)]
+pub struct Retry {
+    /// Drops below errors, by their picture, sidecar or note, or whole folders
+    #[arg(value_name = "PATH", required_unless_present = "all", conflicts_with = "all")]
+    pub paths: Vec<PathBuf>,
+    /// Everything in errors
+    #[arg(long)]
+    pub all: bool,
+    /// Make all shots anew, delivered ones too: each is paid for again
+    #[arg(long)]
+    pub again: bool,
+}
+
+/// `reimagined demo [--dir DIR] [--keep] [--open]`
+#[derive(Clone, Debug, Default, Args)]
+#[command(
+    long_about = "Shows the whole thing with no key and no money: starts the sandbox on loopback, drops sample pictures \
+        into a new inbox, lets the daemon work them off and shows what came out.",
+    after_help = "Examples:\n  reimagined demo\n  reimagined demo --keep --open\n  reimagined demo --dir /tmp/demo"
+)]
+pub struct Demo {
+    /// Where to put the folders [else: a temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Stay up, so that you can drop pictures of your own; Ctrl-C ends it
+    #[arg(long)]
+    pub keep: bool,
+    /// Open the outbox in the file manager
+    #[arg(long)]
+    pub open: bool,
+}
+
+/// `reimagined sandbox [--listen ADDR]` and its faults.
+#[derive(Clone, Debug, Args)]
+#[command(
+    long_about = "Runs a stand-in for the API on loopback, for trying presets and for tests: the same checks and the \
+        same errors, and faults on request. It really transforms the reference, by prompt and seed, and every picture \
+        says that it is the sandbox's. It prints what to put under [api] in the configuration.",
+    after_help = "Examples:\n  reimagined sandbox\n  reimagined sandbox --listen 127.0.0.1:8787 --latency 2s --credits 1\n  \
+        reimagined sandbox --requests-per-minute 5 --reply url\n  reimagined sandbox --fault 503 --fault cut"
+)]
+pub struct Sandbox {
+    /// Where to listen; a loopback address, port 0 for any free port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787", value_parser = loopback)]
+    pub listen: SocketAddr,
+    /// The only API key that is accepted [else: any]
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// The account's credits in US dollars; each image takes some [else: they never end]
+    #[arg(long, value_name = "DOLLARS", value_parser = amount)]
+    pub credits: Option<f64>,
+    /// Requests allowed per minute, more are answered with 429 [else: no limit]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub requests_per_minute: Option<u32>,
+    /// How long each image takes, such as 250ms, 2s or 1m
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub latency: Duration,
+    /// In which form a result is answered: the image itself, or JSON that holds its URL or its base64
+    #[arg(long, value_name = "FORM")]
+    pub reply: Option<String>,
+    /// In which form an upload is answered
+    #[arg(long, value_name = "FORM")]
+    pub upload_reply: Option<String>,
+    /// A fault for the next image request; given again, for the one after it, and so on
+    #[arg(long = "fault", value_name = "WORD")]
+    pub faults: Vec<String>,
+}
+
+/// `reimagined completions SHELL`
+#[derive(Clone, Debug, Args)]
+#[command(
+    long_about = "Prints completions for a shell.",
+    after_help = "Examples:\n  reimagined completions bash > ~/.local/share/bash-completion/completions/reimagined\n  \
+        reimagined completions zsh > ~/.zfunc/_reimagined\n  \
+        reimagined completions fish > ~/.config/fish/completions/reimagined.fish"
+)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `reimagined man`
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[command(
+    long_about = "Prints the man page, all commands on one page.",
+    after_help = "Examples:\n  reimagined man | man -l -\n  reimagined man > ~/.local/share/man/man1/reimagined.1"
+)]
+pub struct Man {}
+
+/// An address on loopback: `127.0.0.1:8787`, `[::1]:0`, `localhost:8787`.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = match text.strip_prefix("localhost:") {
+        Some(port) => port.parse().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)).ok(),
+        None => text.parse::<SocketAddr>().ok(),
+    };
+    match address {
+        Some(address) if address.ip().is_loopback() => Ok(address),
+        Some(_) => Err("the sandbox listens on loopback only, such as 127.0.0.1:8787".to_owned()),
+        None => Err("an address and a port, such as 127.0.0.1:8787".to_owned()),
+    }
+}
+
+/// `250ms`, `2s`, `5m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "a number and a unit, such as 250ms, 2s, 5m or 1h".to_owned();
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let number: u64 = text[..split].parse().map_err(|_| wrong())?;
+    let unit_ms = match &text[split..] {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+fn amount(text: &str) -> Result<f64, String> {
+    match text.strip_prefix('$').unwrap_or(text).parse::<f64>() {
+        Ok(amount) if amount.is_finite() && amount >= 0.0 => Ok(amount),
+        _ => Err("an amount of dollars, such as 1.50".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("reimagined").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+        assert!(AFTER_HELP.ends_with(EXIT_CODES));
+    }
+
+    #[test]
+    fn every_command_parses_with_every_flag() {
+        for line in [
+            "init",
+            "init dir",
+            "run",
+            "run --once",
+            "check",
+            "check a/b.jpg --offline",
+            "status",
+            "status --json",
+            "retry a b --again",
+            "retry --all --again",
+            "demo",
+            "demo --dir d --keep --open",
+            "sandbox",
+            "sandbox --listen 127.0.0.1:0 --key k --credits 1.5 --requests-per-minute 5 --latency 2s --reply url \
+             --upload-reply urls --fault 503 --fault cut",
+            "completions bash",
+            "man",
+        ] {
+            parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+            parse(&format!("--config c.toml -v {line}")).unwrap_or_else(|e| panic!("{line}: {e}"));
+            let after = parse(&format!("{line} --config c.toml -qq")).unwrap_or_else(|e| panic!("{line}: {e}"));
+            assert_eq!(after.global.config, Some("c.toml".into()), "{line}");
+            assert_eq!(after.global.verbosity(), -2, "{line}");
+        }
+    }
+
+    #[test]
+    fn usage_errors_end_with_two() {
+        for line in [
+            "",
+            "nonsense",
+            "run --twice",
+            "retry",
+            "retry a --all",
+            "status extra",
+            "completions",
+            "completions klingon",
+            "run -v -q",
+            "sandbox --listen 0.0.0.0:80",
+            "sandbox --listen here",
+            "sandbox --latency 2",
+            "sandbox --latency -2s",
+            "sandbox --credits -1",
+            "sandbox --credits NaN",
+            "sandbox --requests-per-minute 0",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_help_of_each_command_says_its_purpose_and_shows_an_example() {
+        for (command, purpose) in [
+            ("init", "commented configuration"),
+            ("run", "daemon"),
+            ("check", "exact request"),
+            ("status", "what waits"),
+            ("retry", "back into the inbox"),
+            ("demo", "no key and no money"),
+            ("sandbox", "stand-in for the API"),
+            ("completions", "completions for a shell"),
+            ("man", "man page"),
+        ] {
+            for flag in ["-h", "--help"] {
+                let help = parse(&format!("{command} {flag}")).unwrap_err();
+                assert_eq!((help.kind(), help.exit_code()), (ErrorKind::DisplayHelp, 0));
+                let text = help.to_string();
+                let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+                assert!(one_line.contains(purpose) || flag == "-h", "{text}");
+                assert!(text.contains(&format!("  reimagined {command}")), "{text}");
+                assert!(!text.contains('`'), "{command} {flag}: marks of Rust's documentation\n{text}");
+            }
+        }
+        let all = parse("--help").unwrap_err().to_string();
+        for word in ["init", "sandbox", "REIMAGINED_CONFIG", "SEGMIND_API_KEY", "5  another daemon"] {
+            assert!(all.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn values_are_read_as_they_are_meant() {
+        assert_eq!(loopback("localhost:8787"), Ok(SocketAddr::from(([127, 0, 0, 1], 8787))));
+        assert!(loopback("[::1]:0").unwrap().ip().is_loopback());
+        for (text, ms) in [("250ms", 250), ("2s", 2000), ("5m", 300_000), ("1h", 3_600_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
+        }
+        assert!(duration("99999999999999999999h").is_err());
+        assert!(duration("9999999999999999h").is_err());
+        assert_eq!(amount("$1.50"), Ok(1.5));
+    }
+
+    #[test]
+    fn verbosity_counts_up_and_down() {
+        for (line, expected) in [("run", 0), ("run -v", 1), ("-vv run", 2), ("run -q", -1)] {
+            assert_eq!(parse(line).unwrap().global.verbosity(), expected, "{line}");
+        }
+    }
+}

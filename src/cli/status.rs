@@ -1,0 +1,341 @@
+//! `reimagined status [--json]`: the daemon's status file, for a person or as it is.
+//!
+//! Reads `status.json` and looks whether the daemon lives; needs neither the database nor its rights.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use jiff::Zoned;
+
+use super::term::{self, Palette, age, count, dollars, moment, money};
+use crate::domain::ids::show_text;
+use crate::service::status_file::{self, Spend, State, Status, StatusError};
+
+/// How many names are shown below each reason to wait.
+const NAMES_SHOWN: usize = 5;
+/// How many failures are shown.
+const FAILURES_SHOWN: usize = 5;
+
+/// Why the status could not be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum ShowError {
+    /// It could not be read.
+    #[error(transparent)]
+    Status(#[from] StatusError),
+    /// It could not be printed.
+    #[error("standard output: {0}")]
+    Print(#[from] std::io::Error),
+}
+
+/// Prints the status of the daemon whose state directory this is. A daemon that never ran is stopped.
+pub fn show(state_dir: &Path, json: bool) -> Result<(), ShowError> {
+    let status = status_file::read_live(state_dir)?;
+    let text = if json { as_json(&status)? } else { render(&status, &Zoned::now(), term::colour(term::Stream::Out)) };
+    term::print(&text)?;
+    Ok(())
+}
+
+/// The status as JSON, one line per value, in the order of the documentation.
+fn as_json(status: &Status) -> Result<String, ShowError> {
+    let mut text = serde_json::to_string_pretty(status).map_err(std::io::Error::from)?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// The status for a person, with times in the zone of `now`.
+pub fn render(status: &Status, now: &Zoned, colour: bool) -> String {
+    let mut page = Page { out: String::new(), palette: Palette::new(colour), now };
+    page.state(status);
+    page.work(status);
+    page.waiting(status);
+    page.broken(status);
+    page.failed(status);
+    page.money(status);
+    page.out
+}
+
+struct Page<'a> {
+    out: String,
+    palette: Palette,
+    now: &'a Zoned,
+}
+
+impl Page<'_> {
+    /// `Label:` in bold, then `text`.
+    fn entry(&mut self, label: &str, text: &str) {
+        let bold = self.palette.bold;
+        let label = format!("{label}:");
+        let _ = writeln!(self.out, "{bold}{label:<15}{bold:#} {text}");
+    }
+
+    fn detail(&mut self, text: &str) {
+        let _ = writeln!(self.out, "  {text}");
+    }
+
+    fn state(&mut self, status: &Status) {
+        let Palette { good, warn, bad, .. } = self.palette;
+        let state = match (status.state, &status.paused) {
+            (State::Stopped, _) if status.updated.is_none() => {
+                format!("{bad}stopped{bad:#}; no daemon has run here yet (start it with: reimagined run)")
+            }
+            (State::Stopped, _) => format!("{bad}stopped{bad:#}"),
+            (State::Running, None) => format!("{good}running{good:#}"),
+            (State::Paused, None) => format!("{warn}paused{warn:#}"),
+            (_, Some(paused)) => {
+                let since = moment(paused.since, self.now);
+                let until = paused.until.map(|at| format!(", until {}", moment(at, self.now))).unwrap_or_default();
+                format!("{warn}paused{warn:#}: {} since {since}{until}", show_text(&paused.reason))
+            }
+        };
+        self.entry("State", &state);
+        if let (Some(updated), State::Stopped) = (status.updated, status.state) {
+            let seen = moment(updated, self.now);
+            self.entry("Last seen", &format!("{seen}; what follows is how it was then"));
+        }
+        if let Some(pid) = status.pid {
+            let watched = match status.backend.as_str() {
+                "" => String::new(),
+                "poll" => ", polling the inbox".to_owned(),
+                backend => format!(", watching the inbox by {}", show_text(backend)),
+            };
+            self.entry("Daemon", &format!("process {pid}, version {}{watched}", show_text(&status.version)));
+        }
+        if !status.folders.inbox.is_empty() {
+            self.entry("Inbox", &show_text(&status.folders.inbox));
+        }
+    }
+
+    fn work(&mut self, status: &Status) {
+        self.entry("In work", &status.in_work.to_string());
+        for work in &status.work {
+            let age = age(work.since, self.now.timestamp());
+            self.detail(&format!("{}  {}, {age}", show_text(&work.drop), show_text(&work.state)));
+        }
+        self.rest(status.in_work, status.work.len());
+    }
+
+    fn waiting(&mut self, status: &Status) {
+        self.entry("Waiting", &status.waiting_in_all().to_string());
+        let until = status.limit_until.map(|at| format!(", until {}", moment(at, self.now)));
+        for (reason, number) in status.waiting.iter().filter(|(_, number)| **number > 0) {
+            let until = if reason == "limit" { until.as_deref().unwrap_or_default() } else { "" };
+            self.detail(&format!("{number} {}{until}", waits_for(reason)));
+            let dim = self.palette.dim;
+            let named = status.waiting_for.iter().filter(|w| w.reason == *reason).take(NAMES_SHOWN);
+            let named: Vec<_> = named.map(|w| show_text(&w.drop)).collect();
+            for name in &named {
+                self.detail(&format!("  {dim}{name}{dim:#}"));
+            }
+            if !named.is_empty() && (named.len() as u64) < *number {
+                self.detail(&format!("  {dim}and {} more{dim:#}", number - named.len() as u64));
+            }
+        }
+        for other in status.waiting_for.iter().filter(|w| !status.waiting.contains_key(&w.reason)).take(NAMES_SHOWN) {
+            self.detail(&format!("{}  {}", show_text(&other.drop), show_text(&other.reason)));
+        }
+        if let (Some(until), false) = (until, status.waiting.contains_key("limit")) {
+            self.detail(&format!("the limit is reached{until}"));
+        }
+        if status.ignored > 0 {
+            self.entry("Ignored", &format!("{} (reimagined check says which, and why)", status.ignored));
+        }
+    }
+
+    fn broken(&mut self, status: &Status) {
+        if status.broken_presets.is_empty() {
+            return;
+        }
+        let Palette { bad, .. } = self.palette;
+        let number = status.broken_presets.len();
+        self.entry("Broken presets", &format!("{bad}{number}{bad:#}; their folders wait"));
+        for preset in &status.broken_presets {
+            self.detail(&format!("{}  {}", show_text(&preset.file), show_text(&preset.reason)));
+        }
+    }
+
+    fn failed(&mut self, status: &Status) {
+        let Palette { bad, .. } = self.palette;
+        let number = if status.failed > 0 { format!("{bad}{}{bad:#}", status.failed) } else { "0".to_owned() };
+        self.entry("Failed", &number);
+        let shown = status.last_failures.iter().take(FAILURES_SHOWN);
+        for failure in shown.clone() {
+            let at = moment(failure.at, self.now);
+            self.detail(&format!("{at}  {}  {}", show_text(&failure.drop), show_text(&failure.reason)));
+        }
+        self.rest(status.failed, shown.len());
+    }
+
+    fn money(&mut self, status: &Status) {
+        for (label, spend) in [("Last 24 hours", &status.last_24h), ("Last hour", &status.last_hour)] {
+            self.entry(label, &made(spend));
+        }
+        self.entry("Credits left", &status.credits.map_or_else(|| "not known".to_owned(), dollars));
+    }
+
+    fn rest(&mut self, all: u64, shown: usize) {
+        let shown = shown as u64;
+        if shown > 0 && shown < all {
+            self.detail(&format!("and {} more", all - shown));
+        }
+    }
+}
+
+fn made(spend: &Spend) -> String {
+    format!("{}, {}", count(spend.images, "image"), money(spend))
+}
+
+/// A key of [`Status::waiting`] in words. What is not known here stands as it is.
+fn waits_for(reason: &str) -> String {
+    let words = match reason {
+        "settling" => "for their writer to finish",
+        "folder" => "for their folder to settle",
+        "prompt" => "for a prompt",
+        "image" => "for an image",
+        "sidecar" => "for a sidecar",
+        "lone" => "for an image, or as prompts alone",
+        "preset" => "for a preset.toml to be mended",
+        "disabled" => "in folders with enabled = false",
+        "limit" => "for room under the limit",
+        "pause" => "for the pause to end",
+        "pace" | "turn" => "for their turn",
+        "name" => "for a drop of the same name in work",
+        "space" => "for room on the disk",
+        other => return format!("for: {}", show_text(other)),
+    };
+    words.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::service::status_file::{BrokenPreset, Failure, Folders, Paused, Waiting, Work};
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn now() -> Zoned {
+        at("2026-11-23T15:00:00Z").to_zoned(jiff::tz::TimeZone::UTC)
+    }
+
+    fn full() -> Status {
+        Status {
+            state: State::Paused,
+            paused: Some(Paused {
+                reason: "out of credits".into(),
+                since: at("2026-11-23T14:02:00Z"),
+                until: Some(at("2026-11-23T15:01:00Z")),
+            }),
+            in_work: 3,
+            work: vec![
+                Work { drop: "cafe/a.jpg".into(), state: "received".into(), since: at("2026-11-23T14:57:00Z") },
+                Work { drop: "b\n.txt".into(), state: "sending".into(), since: at("2026-11-23T14:59:48Z") },
+            ],
+            waiting: [("prompt".into(), 7), ("limit".into(), 2), ("moon_phase".into(), 1)].into(),
+            waiting_for: (1..=6)
+                .map(|n| Waiting { drop: format!("{n}.jpg"), reason: "prompt".into() })
+                .chain([Waiting { drop: "z.jpg".into(), reason: "permission denied".into() }])
+                .collect(),
+            failed: 2,
+            last_failures: vec![Failure {
+                drop: "cafe/x.jpg".into(),
+                reason: "refused by moderation".into(),
+                at: at("2026-11-22T09:30:00Z"),
+            }],
+            last_24h: Spend { images: 233, cost: 9.2, unpriced: 3 },
+            last_hour: Spend { images: 1, cost: 0.04, unpriced: 0 },
+            credits: Some(0.018),
+            ignored: 4,
+            broken_presets: vec![BrokenPreset {
+                file: "cafe/preset.toml".into(),
+                reason: "line 3: unknown key".into(),
+            }],
+            limit_until: Some(at("2026-11-23T15:30:00Z")),
+            backend: "events".into(),
+            folders: Folders { inbox: "/srv/reimagine/inbox".into(), ..Folders::default() },
+            version: "0.1.0".into(),
+            pid: Some(42),
+            updated: Some(at("2026-11-23T14:59:59Z")),
+        }
+    }
+
+    #[test]
+    fn everything_is_shown_in_words() {
+        assert_eq!(
+            render(&full(), &now(), false),
+            "\
+State:          paused: out of credits since 14:02, until 15:01
+Daemon:         process 42, version 0.1.0, watching the inbox by events
+Inbox:          /srv/reimagine/inbox
+In work:        3
+  cafe/a.jpg  received, 3 min
+  b\\n.txt  sending, 12 s
+  and 1 more
+Waiting:        10
+  2 for room under the limit, until 15:30
+  1 for: moon_phase
+  7 for a prompt
+    1.jpg
+    2.jpg
+    3.jpg
+    4.jpg
+    5.jpg
+    and 2 more
+  z.jpg  permission denied
+Ignored:        4 (reimagined check says which, and why)
+Broken presets: 1; their folders wait
+  cafe/preset.toml  line 3: unknown key
+Failed:         2
+  2026-11-22 09:30  cafe/x.jpg  refused by moderation
+  and 1 more
+Last 24 hours:  233 images, at least $9.20, 3 without a price
+Last hour:      1 image, $0.04
+Credits left:   $0.02
+"
+        );
+    }
+
+    #[test]
+    fn an_idle_daemon_is_short() {
+        let idle = Status { state: State::Running, updated: Some(at("2026-11-23T14:59:59Z")), ..Status::default() };
+        assert_eq!(
+            render(&idle, &now(), false),
+            "\
+State:          running
+In work:        0
+Waiting:        0
+Failed:         0
+Last 24 hours:  0 images, $0.00
+Last hour:      0 images, $0.00
+Credits left:   not known
+"
+        );
+    }
+
+    #[test]
+    fn a_stopped_one_says_when_it_was_last_seen_and_a_new_one_how_to_start() {
+        let died = render(&full().stopped(), &now(), false);
+        assert!(died.starts_with("State:          stopped\nLast seen:      14:59; what follows"), "{died}");
+        assert!(!died.contains("until"), "{died}");
+        let never = render(&Status::default(), &now(), false);
+        assert!(never.contains("reimagined run"), "{never}");
+    }
+
+    #[test]
+    fn colour_changes_no_words() {
+        let coloured = render(&full(), &now(), true);
+        assert!(coloured.contains("\u{1b}[33mpaused\u{1b}[0m"), "{coloured:?}");
+        let plain = anstream::adapter::strip_str(&coloured).to_string();
+        assert_eq!(plain, render(&full(), &now(), false));
+    }
+
+    #[test]
+    fn the_json_is_the_status_itself() {
+        let again: Status = serde_json::from_str(&as_json(&full()).unwrap()).unwrap();
+        assert_eq!(again, full());
+    }
+}

@@ -65,7 +65,8 @@ pub struct Cli {
 /// Flags of every command.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Global {
-    /// The configuration file [else: $REIMAGINED_CONFIG, the user's, the system's]
+    /// The configuration file, if one was named.
+    #[arg(help = "The configuration file [else: $REIMAGINED_CONFIG, the user's, the system's]")]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// How often `-v` was given.
@@ -85,37 +86,64 @@ impl Global {
     }
 }
 
-/// The commands.
+/// The commands. Their long texts stand here, because clap lets a variant's text beat that of its struct.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Writes a commented configuration, the folders and a sample preset
+    #[command(
+        long_about = "Writes a commented configuration, the folders and a sample preset, and says what to do next.\n\n\
+        Without DIR the configuration goes into the user's configuration directory and the folders into ~/reimagine. \
+        With DIR all of it goes there: DIR/config.toml, DIR/inbox and so on. Nothing is overwritten."
+    )]
     Init(Init),
     /// Runs the daemon in the foreground, logging to stderr
+    #[command(long_about = "Runs the daemon in the foreground, logging to stderr.\n\n\
+        SIGTERM or Ctrl-C: takes nothing new, lets what is in flight finish, then exits; a second one exits at once. \
+        SIGHUP: reads the configuration again. SIGUSR1: looks through the inbox now.")]
     Run(Run),
     /// Validates configuration, presets, folders and key; with a path, shows the exact request. Spends nothing
+    #[command(long_about = "Validates configuration, every preset, folders and key (by one free credits request). \
+        With a path, shows the exact request that this drop would send, and which file each value came from. \
+        Spends nothing and moves nothing.")]
     Check(Check),
     /// Shows what waits (and for what), works and failed, images and money
+    #[command(
+        long_about = "Shows what waits (and for what), what is in work and what failed; whether it is paused, why and \
+        until when; images and money of the last 24 hours and of the last hour; credits left. \
+        Reads the daemon's status file only, so any member of its group may ask."
+    )]
     Status(Status),
     /// Moves failed drops from errors back into the inbox
+    #[command(
+        long_about = "Moves failed drops from errors back into the inbox, under a free name, and takes away the note that \
+        was written beside them unless somebody edited it. Works while the daemon runs. \
+        A drop keeps its seeds, and only the shots that were not delivered are sent."
+    )]
     Retry(Retry),
     /// Shows the whole thing with no key and no money, on sample pictures
+    #[command(
+        long_about = "Shows the whole thing with no key and no money: starts the sandbox on loopback, drops sample pictures \
+        into a new inbox, lets the daemon work them off and shows what came out."
+    )]
     Demo(Demo),
     /// Runs a stand-in for the API on loopback, with faults on request
+    #[command(
+        long_about = "Runs a stand-in for the API on loopback, for trying presets and for tests: the same checks and the \
+        same errors, and faults on request. It really transforms the reference, by prompt and seed, and every picture \
+        says that it is the sandbox's. It prints what to put under [api] in the configuration."
+    )]
     Sandbox(Sandbox),
     /// Prints shell completions
+    #[command(long_about = "Prints completions for a shell.")]
     Completions(Completions),
     /// Prints the man page
+    #[command(long_about = "Prints the man page, all commands on one page.")]
     Man(Man),
 }
 
 /// `reimagined init [DIR]`
 #[derive(Clone, Debug, Default, Args)]
-#[command(
-    long_about = "Writes a commented configuration, the folders and a sample preset, and says what to do next.\n\n\
-        Without DIR the configuration goes into the user's configuration directory and the folders into ~/reimagine. \
-        With DIR all of it goes there: DIR/config.toml, DIR/inbox and so on. Nothing is overwritten.",
-    after_help = "Examples:\n  reimagined init\n  reimagined init /srv/reimagine"
-)]
+#[command(after_help = "Examples:\n  reimagined init\n  reimagined init /srv/reimagine")]
 pub struct Init {
     /// The folder for configuration and drops
     #[arg(value_name = "DIR")]
@@ -124,14 +152,9 @@ pub struct Init {
 
 /// `reimagined run [--once]`
 #[derive(Clone, Debug, Default, Args)]
-#[command(
-    long_about = "Runs the daemon in the foreground, logging to stderr.\n\n\
-        SIGTERM or Ctrl-C: takes nothing new, lets what is in flight finish, then exits; a second one exits at once. \
-        SIGHUP: reads the configuration again. SIGUSR1: looks through the inbox now.",
-    after_help = "Examples:\n  reimagined run\n  reimagined run --once && echo all done\n\n\
+#[command(after_help = "Examples:\n  reimagined run\n  reimagined run --once && echo all done\n\n\
         Exit codes of --once: 0 all done; 3 some drops failed or a preset is broken; 4 it stopped for a limit,\n\
-        a pause or a wait; 5 a daemon is running."
-)]
+        a pause or a wait; 5 a daemon is running.")]
 pub struct Run {
     /// Work off what is there and what completes meanwhile, then exit
     #[arg(long)]
@@ -140,14 +163,9 @@ pub struct Run {
 
 /// `reimagined check [PATH] [--offline]`
 #[derive(Clone, Debug, Default, Args)]
-#[command(
-    long_about = "Validates configuration, every preset, folders and key (by one free credits request). \
-        With a path, shows the exact request that this drop would send, and which file each value came from. \
-        Spends nothing and moves nothing.",
-    after_help = "Examples:\n  reimagined check\n  reimagined check --offline\n  \
+#[command(after_help = "Examples:\n  reimagined check\n  reimagined check --offline\n  \
         reimagined check ~/reimagine/inbox/autumn-cafe/terrace.jpg\n\n\
-        Exit codes: 0 good; 2 something is wrong with the configuration, a preset or the key."
-)]
+        Exit codes: 0 good; 2 something is wrong with the configuration, a preset or the key.")]
 pub struct Check {
     /// A drop, by its picture or a sidecar, or a folder of the inbox
     #[arg(value_name = "PATH")]
@@ -159,12 +177,7 @@ pub struct Check {
 
 /// `reimagined status [--json]`
 #[derive(Clone, Debug, Default, Args)]
-#[command(
-    long_about = "Shows what waits (and for what), what is in work and what failed; whether it is paused, why and \
-        until when; images and money of the last 24 hours and of the last hour; credits left. \
-        Reads the daemon's status file only, so any member of its group may ask.",
-    after_help = "Examples:\n  reimagined status\n  reimagined status --json | jq .waiting"
-)]
+#[command(after_help = "Examples:\n  reimagined status\n  reimagined status --json | jq .waiting")]
 pub struct Status {
     /// Print the daemon's status as JSON: a stable interface
     #[arg(long)]
@@ -173,14 +186,9 @@ pub struct Status {
 
 /// `reimagined retry [PATH…] [--all] [--again]`
 #[derive(Clone, Debug, Default, Args)]
-#[command(
-    long_about = "Moves failed drops from errors back into the inbox, under a free name, and takes away the note that \
-        was written beside them unless somebody edited it. Works while the daemon runs. \
-        A drop keeps its seeds, and only the shots that were not delivered are sent.",
-    after_help = "Examples:\n  reimagined retry ~/reimagine/errors/autumn-cafe/terrace.jpg\n  \
+#[command(after_help = "Examples:\n  reimagined retry ~/reimagine/errors/autumn-cafe/terrace.jpg\n  \
         reimagined retry ~/reimagine/errors/autumn-cafe\n  reimagined retry --all\n\n\
-        A shot that may have been billed, says the note, is sent and paid for again."
-)]
+        A shot that may have been billed, says the note, is sent and paid for again.")]
 pub struct Retry {
     /// Drops below errors, by their picture, sidecar or note, or whole folders
     #[arg(value_name = "PATH", required_unless_present = "all", conflicts_with = "all")]
@@ -196,8 +204,6 @@ pub struct Retry {
 /// `reimagined demo [--dir DIR] [--keep] [--open]`
 #[derive(Clone, Debug, Default, Args)]
 #[command(
-    long_about = "Shows the whole thing with no key and no money: starts the sandbox on loopback, drops sample pictures \
-        into a new inbox, lets the daemon work them off and shows what came out.",
     after_help = "Examples:\n  reimagined demo\n  reimagined demo --keep --open\n  reimagined demo --dir /tmp/demo"
 )]
 pub struct Demo {
@@ -215,9 +221,6 @@ pub struct Demo {
 /// `reimagined sandbox [--listen ADDR]` and its faults.
 #[derive(Clone, Debug, Args)]
 #[command(
-    long_about = "Runs a stand-in for the API on loopback, for trying presets and for tests: the same checks and the \
-        same errors, and faults on request. It really transforms the reference, by prompt and seed, and every picture \
-        says that it is the sandbox's. It prints what to put under [api] in the configuration.",
     after_help = "Examples:\n  reimagined sandbox\n  reimagined sandbox --listen 127.0.0.1:8787 --latency 2s --credits 1\n  \
         reimagined sandbox --requests-per-minute 5 --reply url\n  reimagined sandbox --fault 503 --fault cut"
 )]
@@ -251,7 +254,6 @@ pub struct Sandbox {
 /// `reimagined completions SHELL`
 #[derive(Clone, Debug, Args)]
 #[command(
-    long_about = "Prints completions for a shell.",
     after_help = "Examples:\n  reimagined completions bash > ~/.local/share/bash-completion/completions/reimagined\n  \
         reimagined completions zsh > ~/.zfunc/_reimagined\n  \
         reimagined completions fish > ~/.config/fish/completions/reimagined.fish"
@@ -265,7 +267,6 @@ pub struct Completions {
 /// `reimagined man`
 #[derive(Clone, Copy, Debug, Default, Args)]
 #[command(
-    long_about = "Prints the man page, all commands on one page.",
     after_help = "Examples:\n  reimagined man | man -l -\n  reimagined man > ~/.local/share/man/man1/reimagined.1"
 )]
 pub struct Man {}

@@ -6,6 +6,7 @@
 //! for a file name and waits without end for a full socket. The environment is read and never changed.
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -74,7 +75,11 @@ fn send_to(socket: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
     };
-    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let mut message = String::new();
+    for state in states {
+        // Writing into a String does not fail.
+        let _ = writeln!(message, "{state}");
+    }
     let datagram = UnixDatagram::unbound()?;
     datagram.set_write_timeout(Some(PATIENCE))?;
     datagram

@@ -62,19 +62,22 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Their own heading, so that they do not stand between a command's own flags.
+const COMMON: &str = "Common options";
+
 /// Flags of every command.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Global {
     /// The configuration file, if one was named.
     #[arg(help = "The configuration file [else: $REIMAGINED_CONFIG, the user's, the system's]")]
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = COMMON)]
     pub config: Option<PathBuf>,
     /// How often `-v` was given.
     #[arg(help = "Log more; twice: everything. $REIMAGINED_LOG goes before it")]
-    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, help_heading = COMMON, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
     /// Log warnings and errors only; twice: errors
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = COMMON, action = ArgAction::Count)]
     pub quiet: u8,
 }
 

@@ -18,7 +18,7 @@ pub fn print(text: &str) -> io::Result<()> {
     write_all(&mut io::stdout().lock(), text.as_bytes())
 }
 
-/// [`print`] to stderr, where a failure has nowhere to be told.
+/// [`print()`] to stderr, where a failure has nowhere to be told.
 pub fn complain(text: &str) {
     let _ = write_all(&mut io::stderr().lock(), text.as_bytes());
 }

@@ -293,7 +293,7 @@ pub fn line(status: &Status) -> String {
     line_in(status, &TimeZone::system())
 }
 
-/// [`line`] with the times of `zone`.
+/// [`line()`] with the times of `zone`.
 pub fn line_in(status: &Status, zone: &TimeZone) -> String {
     let clock = |at: Timestamp| moment(at, status.updated, zone);
     match (status.state, &status.paused) {

@@ -15,4 +15,5 @@ pub mod pairing;
 pub mod params;
 pub mod preset;
 pub mod request;
+pub mod status;
 pub mod verdict;

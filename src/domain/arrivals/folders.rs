@@ -123,6 +123,10 @@ impl Folder {
         self.rejects.remove(key);
     }
 
+    pub(super) fn is_served(&self) -> bool {
+        self.gate == Gate::Open && !self.absent
+    }
+
     /// What a drop in this state waits for; `None` if it is nothing that waits.
     pub(super) fn reason(&self, state: SlotState) -> Option<Reason> {
         match (state, self.gate.reason()) {

@@ -302,6 +302,18 @@ impl Arrivals {
         if kind == NameKind::Foreign { GroupKey::Foreign(name.to_owned()) } else { GroupKey::Named(group_key(name)) }
     }
 
+    /// Whether a candidate that was handed out stands as it did then, in a folder that is served.
+    pub fn is_current(&self, candidate: &Candidate) -> bool {
+        let Some((id, index)) = self.find(&candidate.place()) else { return false };
+        let Some(Some(group)) = self.groups.get(id as usize) else { return false };
+        group.items[index].mark == Mark::Hand(false) && self.folders[group.folder as usize].is_served()
+    }
+
+    /// Whether [`Self::ready`] would hand out anything.
+    pub fn has_ready(&self) -> bool {
+        self.turns.next().is_some()
+    }
+
     fn find(&self, place: &Place) -> Option<(GroupId, usize)> {
         self.find_in(*self.ids.get(&place.folder)?, &place.name)
     }

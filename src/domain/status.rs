@@ -1,0 +1,171 @@
+//! What the daemon is doing, as `status --json` shows it: a documented, stable interface.
+//!
+//! The engine publishes it; a file, a terminal or a page show it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The most entries that [`Status::work`] and [`Status::waiting_for`] hold.
+pub const MAX_LISTED: usize = 50;
+/// The most entries that [`Status::last_failures`] holds.
+pub const MAX_FAILURES: usize = 20;
+/// The most entries that [`Status::broken_presets`] holds.
+pub const MAX_BROKEN: usize = 50;
+
+/// What the daemon is doing. Times are RFC 3339 in UTC, money is US dollars.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Whether it runs.
+    pub state: State,
+    /// Why nothing is sent; null when not paused.
+    pub paused: Option<Paused>,
+    /// Drops that are claimed and not filed yet.
+    pub in_work: u64,
+    /// Those drops, the longest in work first; [`MAX_LISTED`] at most.
+    pub work: Vec<Work>,
+    /// How many drops wait, by reason (`settling`, `prompt`, `image`, `preset`, `limit` …).
+    pub waiting: BTreeMap<String, u64>,
+    /// Some of those that wait; [`MAX_LISTED`] at most.
+    pub waiting_for: Vec<Waiting>,
+    /// Drops that ended in errors and did not come back.
+    pub failed: u64,
+    /// The last of them, newest first; [`MAX_FAILURES`] at most.
+    pub last_failures: Vec<Failure>,
+    /// What was made in the last 24 hours.
+    pub last_24h: Spend,
+    /// What was made in the last 60 minutes.
+    pub last_hour: Spend,
+    /// Credits left as the service last said; null if unknown.
+    pub credits: Option<f64>,
+    /// Files in the inbox that are left alone.
+    pub ignored: u64,
+    /// Presets that can't be read; their folders wait. [`MAX_BROKEN`] at most.
+    pub broken_presets: Vec<BrokenPreset>,
+    /// When the reached limit has room again; null when none is reached.
+    pub limit_until: Option<Timestamp>,
+    /// How the inbox is watched: `events` or `poll`.
+    pub backend: String,
+    /// Where things lie.
+    pub folders: Folders,
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's process number; null when it is stopped.
+    pub pid: Option<u32>,
+    /// When this was written; null if there never was a daemon.
+    pub updated: Option<Timestamp>,
+}
+
+/// Whether the daemon runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It works.
+    Running,
+    /// It runs, and sends nothing but probes.
+    Paused,
+    /// It does not run.
+    #[default]
+    Stopped,
+}
+
+/// Why nothing is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Paused {
+    /// In plain words: "out of credits".
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it is tried again; null if that is not known.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+}
+
+/// A drop in work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// The drop's path below the inbox.
+    pub drop: String,
+    /// How far it is: "sending", "received" …
+    pub state: String,
+    /// Since when it is in that state.
+    pub since: Timestamp,
+}
+
+/// A drop that waits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The drop's path below the inbox.
+    pub drop: String,
+    /// For what, as a key of [`Status::waiting`] or in a sentence.
+    pub reason: String,
+}
+
+/// A drop that failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The drop's path below errors.
+    pub drop: String,
+    /// Why, in one line.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A preset that can't be read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BrokenPreset {
+    /// Its path.
+    pub file: String,
+    /// What is wrong with it, in one line.
+    pub reason: String,
+}
+
+/// Images and their money in some span of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spend {
+    /// Images that were made.
+    pub images: u64,
+    /// What the priced ones of them cost, in US dollars.
+    pub cost: f64,
+    /// Those whose price the service did not say.
+    pub unpriced: u64,
+}
+
+/// The folders of a daemon, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Folders {
+    /// Where drops are put.
+    pub inbox: String,
+    /// Where they lie while they are sent.
+    pub working: String,
+    /// Where results appear.
+    pub outbox: String,
+    /// Where the originals of what is done go.
+    pub archive: String,
+    /// Where what failed goes, with its note.
+    pub errors: String,
+}
+
+impl Status {
+    /// The same, of a daemon that does not run any more: what was counted stays, what only a running one has
+    /// (its number, a pause, a limit to wait for) goes.
+    #[must_use]
+    pub fn stopped(mut self) -> Self {
+        self.state = State::Stopped;
+        self.paused = None;
+        self.limit_until = None;
+        self.pid = None;
+        self
+    }
+
+    /// How many drops wait, for whatever.
+    pub fn waiting_in_all(&self) -> u64 {
+        self.waiting.values().sum()
+    }
+}

@@ -4,6 +4,10 @@
 //! shared one can stand beside it later. Each method is one transaction, durable when it returns. Nothing
 //! here moves files or sends requests; the engine records here before it acts.
 
+pub mod clock;
+pub mod sqlite;
+pub mod thread;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,6 +54,18 @@ pub enum LedgerError {
         /// What is wrong with it.
         why: String,
     },
+    /// It was asked for something that has no meaning, such as a step of a drop that is closed: a bug of
+    /// the caller. Nothing was written.
+    #[error("{}: {what}", path.display())]
+    Misused {
+        /// The database.
+        path: PathBuf,
+        /// What was asked for.
+        what: String,
+    },
+    /// A call panicked. Its transaction was rolled back; the ledger goes on.
+    #[error("a call of the ledger panicked: {0}")]
+    Panicked(String),
     /// The thread that owns it is gone.
     #[error("the ledger's thread has ended")]
     Gone,
@@ -240,14 +256,29 @@ pub struct Failure {
 }
 
 /// The durable steps of the life of a drop. Every method is one transaction, durable when it returns.
+///
+/// Moments are kept in whole milliseconds, except those inside a shot. A step of a drop that is unknown or
+/// closed is [`LedgerError::Misused`].
 pub trait Ledger: Send {
+    /// Whether nobody has said yet that this ledger knows all that is in `working/`: it was created just
+    /// now, or again after a damaged one was set aside, and [`Self::trust`] was never called since. While it
+    /// is so, a file in `working/` without a row may have been paid for.
+    fn is_fresh(&mut self) -> Result<bool, LedgerError>;
+
+    /// What lay in `working/` when this ledger was created is dealt with: from now on a file there without a
+    /// row was never sent. Called once recovery is through; again is harmless.
+    fn trust(&mut self) -> Result<(), LedgerError>;
+
     /// Every drop that is not closed, oldest first.
     fn open_drops(&mut self) -> Result<Vec<OpenDrop>, LedgerError>;
 
     /// Records a claimed drop and, in the same transaction, the send of its shot `first` (which becomes
     /// `sending` at `now`), counted against `limits`. Writes nothing at all when a limit is reached. With
     /// `first: None` (a drop that failed before it could be sent) only the row is written. If the drop
-    /// `continues` a known one, that one is used up.
+    /// `continues` a known one, that one is used up. If it continues none, but the files of one that ended
+    /// in errors came back with it (the same members; or the same picture in the same folder; or, without a
+    /// picture, the same folder and stem), the newest such one no longer counts in [`Self::failures`], but is
+    /// still known to [`Self::recognise`].
     fn begin(
         &mut self,
         drop: &NewDrop,
@@ -261,7 +292,9 @@ pub trait Ledger: Send {
     fn send(&mut self, id: DropId, shot: &Shot, limits: Limits, now: &Moment) -> Result<Sent, LedgerError>;
 
     /// A shot takes a step that is no send. `billed` says what is known now of its last send: [`Billed::No`]
-    /// gives it back to the limits; the shot's `receipt.cost` is its price.
+    /// gives it back to the limits, unless it was already said to be billed or unconfirmed (then it stays
+    /// counted: a later refusal says nothing about an earlier send); else the shot's `receipt.cost` is its
+    /// price.
     fn step(&mut self, id: DropId, shot: &Shot, billed: Billed) -> Result<(), LedgerError>;
 
     /// The number of the drop's set of names is chosen.
@@ -276,7 +309,7 @@ pub trait Ledger: Send {
     /// A note was written at `path` for this drop.
     fn noted(&mut self, id: DropId, path: &std::path::Path, print: Fingerprint) -> Result<(), LedgerError>;
 
-    /// The drop is closed.
+    /// The drop is closed; its plan is forgotten.
     fn close(&mut self, id: DropId, ending: Ending, reason: Option<&str>, now: Timestamp) -> Result<(), LedgerError>;
 
     /// The newest unused drop with this recognition that ended in errors or went back.
@@ -292,14 +325,15 @@ pub trait Ledger: Send {
     /// A recorded note was written by this program: any note of this fingerprint, wherever it was brought.
     fn is_our_note(&mut self, print: Fingerprint) -> Result<bool, LedgerError>;
 
-    /// A person asks for all shots anew of the drop whose members have these fingerprints (the newest
-    /// unused one that ended in errors); committed before its files move. Whether one was found.
+    /// A person asks for all shots anew of the drop whose members have these fingerprints (in any order, a
+    /// shared sidecar that did not move with it may be missing; the newest unused one that ended in errors,
+    /// of several the one not asked for yet); committed before its files move. Whether one was found.
     fn wish_again(&mut self, members: &[Fingerprint]) -> Result<bool, LedgerError>;
 
     /// Drops filed since `since`, for sidecars that come late.
     fn filed_since(&mut self, since: Timestamp) -> Result<Vec<Filed>, LedgerError>;
 
-    /// Sends and money.
+    /// Sends and money. Sends on their way count as images, not as unpriced.
     fn usage(&mut self, now: &Moment) -> Result<Usage, LedgerError>;
 
     /// The last price that was seen, US dollars.
@@ -317,6 +351,7 @@ pub trait Ledger: Send {
     /// The upload of `key` is good no more.
     fn forget_upload(&mut self, key: Fingerprint) -> Result<(), LedgerError>;
 
-    /// Forgets what is older than `keep` and no longer needed: closed drops, sends, uploads.
+    /// Forgets some of what is older than `keep` and no longer needed: closed drops, sends (a day at least is
+    /// kept), uploads (30 days are kept). Bounded work for each call, so a long backlog takes several.
     fn tidy(&mut self, keep: Duration, now: Timestamp) -> Result<(), LedgerError>;
 }

@@ -1,0 +1,234 @@
+//! The ledger in an embedded database, one file of the state directory.
+//!
+//! Promises: a method that returned is on the disk (`synchronous=FULL` behind a write-ahead log); writers
+//! take the database before they read, so that two programs never decide on the same facts; a database of a
+//! newer version or a damaged one is not written to. The file is the owner's alone. It does not decide what
+//! a damaged ledger means for the drops in `working/`: [`set_aside`](SqliteLedger::set_aside) is the
+//! caller's choice, and [`Ledger::is_fresh`] tells it afterwards.
+
+mod history;
+mod money;
+mod open;
+mod rows;
+mod schema;
+mod steps;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+
+use super::{
+    Ending, Failure, Filed, Filing, Known, Ledger, LedgerError, Limits, Moment, NewDrop, OpenDrop, Sent, Usage,
+};
+use crate::domain::ids::{DropId, Fingerprint, ShotNo};
+use crate::domain::life::Shot;
+use crate::domain::verdict::Billed;
+
+/// How long a call waits for another program that writes just now, before it is [`LedgerError::Busy`].
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The [`Ledger`] in an SQLite database.
+#[derive(Debug)]
+pub struct SqliteLedger {
+    conn: Connection,
+    path: PathBuf,
+}
+
+impl SqliteLedger {
+    /// Opens the ledger at `path`, and creates it (mode 0600) where there is none or an empty file. Its
+    /// folder must exist.
+    ///
+    /// Checks the whole database, which takes a while for a long history. [`LedgerError::Newer`] and
+    /// [`LedgerError::Damaged`] leave the files as they were.
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        open::open(path, BUSY)
+    }
+
+    /// Renames the database at `path`, with its log, to `PATH.damaged-YYYYMMDDTHHMMSSZ` (with `-2` and so
+    /// on where that is taken); the new name, or `None` if nothing was there. No other handle may be open.
+    pub fn set_aside(path: &Path, now: Timestamp) -> io::Result<Option<PathBuf>> {
+        open::set_aside(path, now)
+    }
+
+    /// One transaction that writes: the database is taken at its begin, so `f` decides on facts that stay.
+    fn write<T>(&mut self, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, LedgerError> {
+        let done = (|| {
+            let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = f(&tx)?;
+            tx.commit()?;
+            Ok(done)
+        })();
+        done.map_err(|fault: Fault| fault.at(&self.path))
+    }
+
+    /// One transaction that reads: all of `f` sees the same state.
+    fn read<T>(&mut self, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, LedgerError> {
+        let done = (|| {
+            let tx = self.conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            f(&tx)
+        })();
+        done.map_err(|fault: Fault| fault.at(&self.path))
+    }
+}
+
+/// What went wrong, before it is known with which file.
+#[derive(Debug)]
+enum Fault {
+    Sql(rusqlite::Error),
+    Io(io::Error),
+    Damaged(String),
+    Newer(i64),
+    Misused(String),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Fault {
+    fn at(self, path: &Path) -> LedgerError {
+        use rusqlite::Error as E;
+        let path = path.to_path_buf();
+        match self {
+            Self::Newer(found) => LedgerError::Newer { path, found, known: schema::KNOWN },
+            Self::Damaged(why) => LedgerError::Damaged { path, why },
+            Self::Misused(what) => LedgerError::Misused { path, what },
+            Self::Io(source) => LedgerError::Io { path, source: source.into() },
+            Self::Sql(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LedgerError::Busy { path },
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                    LedgerError::Damaged { path, why: error.to_string() }
+                }
+                // Only rows that contradict each other are refused by constraints, and those come from callers.
+                Some(ErrorCode::ConstraintViolation) => LedgerError::Misused { path, what: error.to_string() },
+                Some(_) => LedgerError::Io { path, source: error.into() },
+                None => match error {
+                    E::FromSqlConversionFailure(..)
+                    | E::IntegralValueOutOfRange(..)
+                    | E::InvalidColumnType(..)
+                    | E::Utf8Error(..) => LedgerError::Damaged { path, why: error.to_string() },
+                    other => LedgerError::Io { path, source: other.into() },
+                },
+            },
+        }
+    }
+}
+
+impl Ledger for SqliteLedger {
+    fn is_fresh(&mut self) -> Result<bool, LedgerError> {
+        self.read(schema::is_fresh)
+    }
+
+    fn trust(&mut self) -> Result<(), LedgerError> {
+        self.write(schema::trust)
+    }
+
+    fn open_drops(&mut self) -> Result<Vec<OpenDrop>, LedgerError> {
+        self.read(steps::open_drops)
+    }
+
+    fn begin(
+        &mut self,
+        drop: &NewDrop,
+        first: Option<ShotNo>,
+        limits: Limits,
+        now: &Moment,
+    ) -> Result<Sent, LedgerError> {
+        self.write(|tx| steps::begin(tx, drop, first, limits, now))
+    }
+
+    fn send(&mut self, id: DropId, shot: &Shot, limits: Limits, now: &Moment) -> Result<Sent, LedgerError> {
+        self.write(|tx| steps::send(tx, id, shot, limits, now))
+    }
+
+    fn step(&mut self, id: DropId, shot: &Shot, billed: Billed) -> Result<(), LedgerError> {
+        self.write(|tx| steps::step(tx, id, shot, billed))
+    }
+
+    fn number(&mut self, id: DropId, number: u32) -> Result<(), LedgerError> {
+        self.write(|tx| steps::number(tx, id, number))
+    }
+
+    fn replan(&mut self, id: DropId, plan: &str) -> Result<(), LedgerError> {
+        self.write(|tx| steps::replan(tx, id, plan))
+    }
+
+    fn file_under(&mut self, id: DropId, filing: &Filing) -> Result<(), LedgerError> {
+        self.write(|tx| steps::file_under(tx, id, filing))
+    }
+
+    fn noted(&mut self, id: DropId, path: &Path, print: Fingerprint) -> Result<(), LedgerError> {
+        self.write(|tx| history::noted(tx, id, path, print))
+    }
+
+    fn close(&mut self, id: DropId, ending: Ending, reason: Option<&str>, now: Timestamp) -> Result<(), LedgerError> {
+        self.write(|tx| steps::close(tx, id, ending, reason, now))
+    }
+
+    fn recognise(&mut self, recognition: Fingerprint) -> Result<Option<Known>, LedgerError> {
+        self.read(|tx| history::recognise(tx, recognition))
+    }
+
+    fn seen_picture(&mut self, picture: Fingerprint) -> Result<bool, LedgerError> {
+        self.read(|tx| history::seen_picture(tx, picture))
+    }
+
+    fn note_at(&mut self, path: &Path) -> Result<Option<Fingerprint>, LedgerError> {
+        self.read(|tx| history::note_at(tx, path))
+    }
+
+    fn is_our_note(&mut self, print: Fingerprint) -> Result<bool, LedgerError> {
+        self.read(|tx| history::is_our_note(tx, print))
+    }
+
+    fn wish_again(&mut self, members: &[Fingerprint]) -> Result<bool, LedgerError> {
+        self.write(|tx| history::wish_again(tx, members))
+    }
+
+    fn filed_since(&mut self, since: Timestamp) -> Result<Vec<Filed>, LedgerError> {
+        self.read(|tx| history::filed_since(tx, since))
+    }
+
+    fn usage(&mut self, now: &Moment) -> Result<Usage, LedgerError> {
+        self.read(|tx| money::usage(tx, now))
+    }
+
+    fn last_cost(&mut self) -> Result<Option<f64>, LedgerError> {
+        self.read(money::last_cost)
+    }
+
+    fn failures(&mut self, most: u32) -> Result<(u64, Vec<Failure>), LedgerError> {
+        self.read(|tx| history::failures(tx, most))
+    }
+
+    fn upload_of(&mut self, key: Fingerprint, within: Duration, now: Timestamp) -> Result<Option<String>, LedgerError> {
+        self.read(|tx| history::upload_of(tx, key, within, now))
+    }
+
+    fn uploaded(&mut self, key: Fingerprint, url: &str, now: Timestamp) -> Result<(), LedgerError> {
+        self.write(|tx| history::uploaded(tx, key, url, now))
+    }
+
+    fn forget_upload(&mut self, key: Fingerprint) -> Result<(), LedgerError> {
+        self.write(|tx| history::forget_upload(tx, key))
+    }
+
+    fn tidy(&mut self, keep: Duration, now: Timestamp) -> Result<(), LedgerError> {
+        self.write(|tx| history::tidy(tx, keep, now))?;
+        history::shrink(&self.conn).map_err(|fault| fault.at(&self.path))
+    }
+}

@@ -1,0 +1,106 @@
+//! The one thread that owns the ledger.
+//!
+//! A transaction waits for the disk, so it must not run on the engine's loop. Calls go through a bounded
+//! queue and are worked off in order, one after the other; who calls waits for room and for the answer, so
+//! nothing is lost when the disk is slow. The thread ends when all handles are gone, after it has worked off
+//! what was queued. A panic inside a call is that call's failure; the thread goes on. Calls are not grouped
+//! into shared commits.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Ledger, LedgerError};
+
+/// How many calls may wait: more than the engine ever has in flight, few enough to bound memory.
+const QUEUE: usize = 64;
+
+type Job = Box<dyn FnOnce(&mut dyn Ledger) + Send>;
+
+/// Starts the thread that owns a ledger.
+#[derive(Debug)]
+pub struct LedgerThread;
+
+impl LedgerThread {
+    /// Gives `ledger` to a thread of its own. Fails only where the system has no thread left.
+    pub fn start(mut ledger: Box<dyn Ledger>) -> io::Result<LedgerHandle> {
+        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
+        let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || {
+            while let Some(job) = queue.blocking_recv() {
+                job(ledger.as_mut());
+            }
+        })?;
+        Ok(LedgerHandle { jobs, thread: Arc::new(thread) })
+    }
+}
+
+/// A way to the ledger's thread; clones lead to the same one.
+#[derive(Clone, Debug)]
+pub struct LedgerHandle {
+    jobs: mpsc::Sender<Job>,
+    thread: Arc<JoinHandle<()>>,
+}
+
+impl LedgerHandle {
+    /// Runs `f` on the ledger's thread and gives its answer. Once this waits for the answer, `f` runs to its
+    /// end even if the caller is dropped.
+    ///
+    /// Fails with [`LedgerError::Panicked`] where `f` panicked, [`LedgerError::Gone`] where the thread is.
+    pub async fn call<T, F>(&self, f: F) -> Result<T, LedgerError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Ledger) -> T + Send + 'static,
+    {
+        let (job, answer) = job(f);
+        self.jobs.send(job).await.map_err(|_| LedgerError::Gone)?;
+        answer.await.map_err(|_| LedgerError::Gone)?
+    }
+
+    /// [`Self::call`] for programs without an event loop; it blocks, and panics within one.
+    pub fn call_blocking<T, F>(&self, f: F) -> Result<T, LedgerError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Ledger) -> T + Send + 'static,
+    {
+        let (job, answer) = job(f);
+        self.jobs.blocking_send(job).map_err(|_| LedgerError::Gone)?;
+        answer.blocking_recv().map_err(|_| LedgerError::Gone)?
+    }
+
+    /// Gives this handle up. If it was the last one, waits until the thread has worked off what was queued
+    /// and has closed the ledger; whether it was. Blocks for as long as that takes.
+    pub fn join(self) -> bool {
+        let Self { jobs, thread } = self;
+        drop(jobs);
+        // Jobs cannot panic through, see `job`; a ledger whose drop panics is closed all the same.
+        Arc::into_inner(thread).is_some_and(|thread| {
+            let _ = thread.join();
+            true
+        })
+    }
+}
+
+/// `f` as the thread runs it, and where its answer comes out.
+fn job<T, F>(f: F) -> (Job, oneshot::Receiver<Result<T, LedgerError>>)
+where
+    T: Send + 'static,
+    F: FnOnce(&mut dyn Ledger) -> T + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let job = Box::new(move |ledger: &mut dyn Ledger| {
+        // A ledger is whole after a panic: an unfinished transaction is rolled back as it is dropped.
+        let done = catch_unwind(AssertUnwindSafe(|| f(ledger)));
+        // Nobody may be waiting any more; what was done is done.
+        let _ = reply.send(done.map_err(|panic| LedgerError::Panicked(words(&*panic))));
+    });
+    (job, answer)
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words given").to_owned()
+}

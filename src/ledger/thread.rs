@@ -104,3 +104,95 @@ fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words given").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::mpsc as std_mpsc;
+
+    use super::*;
+    use crate::ledger::sqlite::SqliteLedger;
+
+    fn start() -> (tempfile::TempDir, LedgerHandle) {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = SqliteLedger::open(&dir.path().join("ledger.db")).unwrap();
+        (dir, LedgerThread::start(Box::new(ledger)).unwrap())
+    }
+
+    #[test]
+    fn calls_answer_in_order_and_the_ledger_is_closed_with_the_last_handle() {
+        let (dir, handle) = start();
+        let other = handle.clone();
+        assert!(handle.call_blocking(|l| l.is_fresh()).unwrap().unwrap());
+        other.call_blocking(|l| l.trust()).unwrap().unwrap();
+        assert!(!handle.call_blocking(|l| l.is_fresh()).unwrap().unwrap());
+        assert!(!handle.join(), "another one is left");
+        assert!(other.join());
+        // Closed cleanly: the log is gone.
+        let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["ledger.db"]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_that_calls_failure_alone() {
+        let (_dir, handle) = start();
+        let failed = handle.call(|_| -> () { panic!("on purpose, number {}", 7) }).await;
+        assert!(matches!(failed, Err(LedgerError::Panicked(why)) if why == "on purpose, number 7"));
+        let failed = handle.call(|_| std::panic::panic_any(7)).await;
+        assert!(matches!(failed, Err::<(), _>(LedgerError::Panicked(_))));
+        assert!(handle.call(|l| l.is_fresh()).await.unwrap().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_makes_callers_wait_and_loses_nothing() {
+        let (_dir, handle) = start();
+        let (go, gate) = std_mpsc::channel::<()>();
+        let (started, running) = oneshot::channel();
+        let holder = handle.clone();
+        let first = tokio::spawn(async move {
+            let held = holder.call(move |_| {
+                let _ = started.send(());
+                gate.recv().unwrap();
+            });
+            held.await.unwrap();
+        });
+        running.await.unwrap();
+        let calls: Vec<_> = (0..3 * QUEUE)
+            .map(|n| {
+                let handle = handle.clone();
+                tokio::spawn(async move { handle.call(move |_| n).await.unwrap() })
+            })
+            .collect();
+        while handle.jobs.capacity() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(calls.iter().all(|call| !call.is_finished()));
+        go.send(()).unwrap();
+        first.await.unwrap();
+        for (n, call) in calls.into_iter().enumerate() {
+            assert_eq!(call.await.unwrap(), n);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_is_done_even_if_nobody_waits_for_the_answer() {
+        let (_dir, handle) = start();
+        let (go, gate) = std_mpsc::channel::<()>();
+        let (started, running) = oneshot::channel();
+        let asker = handle.clone();
+        let asking = tokio::spawn(async move {
+            asker
+                .call(move |ledger| {
+                    let _ = started.send(());
+                    gate.recv().unwrap();
+                    ledger.trust()
+                })
+                .await
+        });
+        running.await.unwrap();
+        asking.abort();
+        assert!(asking.await.unwrap_err().is_cancelled());
+        go.send(()).unwrap();
+        assert!(!handle.call(|l| l.is_fresh()).await.unwrap().unwrap());
+    }
+}

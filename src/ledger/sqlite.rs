@@ -33,7 +33,7 @@ use crate::domain::verdict::Billed;
 /// How long a call waits for another program that writes just now, before it is [`LedgerError::Busy`].
 const BUSY: Duration = Duration::from_secs(5);
 
-/// The [`Ledger`] in an SQLite database.
+/// The [`Ledger`] in an `SQLite` database.
 #[derive(Debug)]
 pub struct SqliteLedger {
     conn: Connection,

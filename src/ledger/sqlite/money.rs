@@ -33,10 +33,10 @@ impl<'a> Now<'a> {
 }
 
 // Each of these has one part for sends of this boot and one for others, so that each part is one range of an
-// index. ?1 is the boot, ?2 and ?3 are moments by its clock and by the wall clock.
+// index. ?1 is the boot, ?2 and ?3 are moments by its clock and by the wall clock. COUNT stops at ?4.
 pub(super) const COUNT: &str = "
-    SELECT (SELECT count(*) FROM sends WHERE boot = ?1 AND since_boot > ?2)
-         + (SELECT count(*) FROM sends WHERE at > ?3 AND boot IS NOT ?1)";
+    SELECT (SELECT count(*) FROM (SELECT 1 FROM sends WHERE boot = ?1 AND since_boot > ?2 LIMIT ?4))
+         + (SELECT count(*) FROM (SELECT 1 FROM sends WHERE at > ?3 AND boot IS NOT ?1 LIMIT ?4))";
 pub(super) const AGE_OF_NTH: &str = "
     SELECT max(0, ?4 - since_boot) AS age FROM sends WHERE boot = ?1 AND since_boot > ?2
     UNION ALL
@@ -64,7 +64,7 @@ pub(super) fn fits(tx: &Transaction<'_>, limits: Limits, now: &Moment) -> Result
             continue;
         }
         let from = (now.since.saturating_sub(window), now.wall.saturating_sub(window));
-        let sent: i64 = tx.prepare_cached(COUNT)?.query_row(params![now.boot, from.0, from.1], |r| r.get(0))?;
+        let sent: i64 = tx.prepare_cached(COUNT)?.query_row(params![now.boot, from.0, from.1, limit], |r| r.get(0))?;
         if sent < i64::from(limit) {
             continue;
         }

@@ -49,7 +49,7 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
     Ok(SqliteLedger { conn, path: path.to_path_buf() })
 }
 
-/// `path` with every symlink of its folder resolved: SQLite then follows none at all. It is absolute, so that
+/// `path` with every symlink of its folder resolved: `SQLite` then follows none at all. It is absolute, so that
 /// it cannot be taken for a URI either.
 fn real(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no file name"))?;
@@ -71,7 +71,7 @@ fn create(real: &Path, dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Refuses a database of a newer version or another program by its first bytes, so that SQLite need not
+/// Refuses a database of a newer version or another program by its first bytes, so that `SQLite` need not
 /// touch it. Only where no log is: a log may hold a newer first page. (And where one is, this program may
 /// have the database open elsewhere, whose locks would go with this file handle.)
 fn look(real: &Path) -> Result<(), Fault> {

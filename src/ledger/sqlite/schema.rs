@@ -134,7 +134,7 @@ pub(super) fn judge(application: i64, version: i64) -> Result<(), Fault> {
     }
 }
 
-/// Looks at every page. `Ok` means a sound database, as far as SQLite can tell.
+/// Looks at every page. `Ok` means a sound database, as far as `SQLite` can tell.
 pub(super) fn check(conn: &Connection) -> Result<(), Fault> {
     let found: String = conn.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
     if found == "ok" { Ok(()) } else { Err(Fault::Damaged(found)) }

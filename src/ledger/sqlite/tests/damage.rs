@@ -116,7 +116,7 @@ fn a_damaged_database_is_told_from_a_good_one_and_not_touched() {
         ("the name alone", whole[..16].to_vec()),
         ("cut in the first page", whole[..1_000].to_vec()),
         ("cut at a page", whole[..half / 4_096 * 4_096].to_vec()),
-        ("cut within a page", whole[..half + 1].to_vec()),
+        ("cut within a page", whole[..=half].to_vec()),
         (
             "text",
             b"this is not a database at all, only some words that go on and on, line after line, and end. ".repeat(9),

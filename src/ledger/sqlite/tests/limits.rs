@@ -8,6 +8,9 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
+/// What it shows, moments of sends, limits of the hour and the day, now, what one more send gets.
+type Case = (&'static str, Vec<Moment>, (u32, u32), Moment, Sent);
+
 /// A ledger with one drop of many shots, of which the first `moments` were sent.
 fn sent(room: &Room, moments: &[Moment]) -> SqliteLedger {
     let mut ledger = room.open();
@@ -33,7 +36,7 @@ fn a_limit_opens_when_enough_of_the_oldest_are_too_old() {
     let minutes = |list: &[i64]| list.iter().map(|m| at(m * MINUTE)).collect::<Vec<_>>();
     let ok = Sent::Committed;
     let jump = DAY * 400;
-    let cases: &[(&str, Vec<Moment>, (u32, u32), Moment, Sent)] = &[
+    let cases: &[Case] = &[
         ("room left", minutes(&[0, 1]), (3, 0), at(2 * MINUTE), ok),
         ("full", minutes(&[0, 1, 2]), (3, 0), at(2 * MINUTE), limited(58 * MINUTE, per_hour)),
         ("one second before", minutes(&[0, 1, 2]), (3, 0), at(HOUR - 1), limited(1, per_hour)),

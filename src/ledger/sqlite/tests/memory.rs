@@ -7,6 +7,8 @@ fn prints(drop: &NewDrop) -> Vec<Fingerprint> {
     drop.members.iter().rev().map(|m| m.print.unwrap()).collect()
 }
 
+type Change = fn(&mut NewDrop);
+
 /// The same files and request as `n`, as drop `new`.
 fn same_as(n: u8, new: u8) -> NewDrop {
     NewDrop { id: id(new), ..a_drop(n, 1) }
@@ -97,7 +99,7 @@ fn a_drop_that_never_had_shots_is_not_known_but_counts_until_its_files_come_back
 
 #[test]
 fn a_failure_counts_no_more_when_its_picture_comes_back_changed_but_stays_known() {
-    let cases: [(&str, fn(&mut NewDrop), u64); 6] = [
+    let cases: [(&str, Change, u64); 6] = [
         ("another request, same files", |d| d.recognition = Some(print("other")), 0),
         ("another sidecar", |d| d.members[0].print = Some(print("edited")), 0),
         ("another picture", |d| d.members[1].print = Some(print("edited")), 1),

@@ -49,8 +49,9 @@ struct Send {
     wall: i64,
     boot: u32,
     since: i64,
-    /// `None` while it is on its way, then its price if it has one.
-    judged: Option<Option<f64>>,
+    /// Whether its answer was read, or it was lost.
+    judged: bool,
+    cost: Option<f64>,
 }
 
 struct Closed {
@@ -87,8 +88,8 @@ impl Model {
         let sends: Vec<_> = self.sends.iter().filter(|s| self.age(s) < window).collect();
         Sum {
             images: sends.len() as u64,
-            cost: sends.iter().filter_map(|s| s.judged.flatten()).sum(),
-            unpriced: sends.iter().filter(|s| s.judged == Some(None)).count() as u64,
+            cost: sends.iter().filter_map(|s| s.cost).sum(),
+            unpriced: sends.iter().filter(|s| s.judged && s.cost.is_none()).count() as u64,
         }
     }
 
@@ -113,7 +114,7 @@ impl Model {
     }
 
     fn record(&mut self, of: (DropId, ShotNo)) {
-        self.sends.push(Send { of, wall: self.wall, boot: self.boot, since: self.since, judged: None });
+        self.sends.push(Send { of, wall: self.wall, boot: self.boot, since: self.since, judged: false, cost: None });
     }
 
     /// The one that is known again, by its place in `closed`.
@@ -139,12 +140,12 @@ impl Model {
 }
 
 /// One event, to the ledger and to the model.
-fn run(ledger: &mut SqliteLedger, model: &mut Model, event: Event) {
+fn run(ledger: &mut SqliteLedger, model: &mut Model, event: &Event) {
     let now = model.now();
     // Every open drop's shots, as (drop, shot).
     let shots: Vec<(usize, usize)> =
         (0..model.open.len()).flat_map(|d| (0..model.open[d].1.drop.shots.len()).map(move |s| (d, s))).collect();
-    match event {
+    match *event {
         Event::Begin { files, shots, send, continues } => {
             let known = model.known(files);
             assert_eq!(
@@ -172,7 +173,7 @@ fn run(ledger: &mut SqliteLedger, model: &mut Model, event: Event) {
             model.next += 1;
             model.open.push((files, OpenDrop { drop, claimed: now.wall, number: None, filing: None }));
         }
-        Event::Send(index) if !shots.is_empty() => {
+        Event::Send(ref index) if !shots.is_empty() => {
             let (d, s) = *index.get(&shots);
             let drop = &model.open[d].1.drop;
             let (id, Ok(shot)) = (drop.id, drop.shots[s].apply(ShotEvent::Send { at: now.wall })) else { return };
@@ -183,7 +184,7 @@ fn run(ledger: &mut SqliteLedger, model: &mut Model, event: Event) {
                 model.open[d].1.drop.shots[s] = shot;
             }
         }
-        Event::Step(index, kind) if !shots.is_empty() => {
+        Event::Step(ref index, kind) if !shots.is_empty() => {
             let (d, s) = *index.get(&shots);
             let open = &mut model.open[d].1.drop;
             let id = open.id;
@@ -201,13 +202,14 @@ fn run(ledger: &mut SqliteLedger, model: &mut Model, event: Event) {
             open.shots[s] = shot.clone();
             let last = model.sends.iter().rposition(|send| send.of == (id, shot.no));
             if let Some(last) = last.filter(|_| was_sending) {
-                match billed {
-                    Billed::No => drop(model.sends.remove(last)),
-                    _ => model.sends[last].judged = Some(shot.receipt.cost),
+                if billed == Billed::No {
+                    model.sends.remove(last);
+                } else {
+                    (model.sends[last].judged, model.sends[last].cost) = (true, shot.receipt.cost);
                 }
             }
         }
-        Event::Close(index, ending) if !model.open.is_empty() => {
+        Event::Close(ref index, ending) if !model.open.is_empty() => {
             let (files, open) = model.open.remove(index.index(model.open.len()));
             ledger.close(open.drop.id, ending, None, now.wall).unwrap();
             let closed = Closed { id: open.drop.id, files, at: model.wall, ending, used: false, back: false };
@@ -239,7 +241,7 @@ proptest! {
                 drop(ledger);
                 ledger = room.open();
             }
-            run(&mut ledger, &mut model, event);
+            run(&mut ledger, &mut model, &event);
             let usage = ledger.usage(&model.now()).unwrap();
             prop_assert_eq!(usage, Usage { hour: model.sum(3_600), day: model.sum(86_400) });
             prop_assert_eq!(ledger.failures(2).unwrap().0, model.failures());

@@ -38,9 +38,9 @@ pub(super) const COUNT: &str = "
     SELECT (SELECT count(*) FROM (SELECT 1 FROM sends WHERE boot = ?1 AND since_boot > ?2 LIMIT ?4))
          + (SELECT count(*) FROM (SELECT 1 FROM sends WHERE at > ?3 AND boot IS NOT ?1 LIMIT ?4))";
 pub(super) const AGE_OF_NTH: &str = "
-    SELECT max(0, ?4 - since_boot) AS age FROM sends WHERE boot = ?1 AND since_boot > ?2
+    SELECT ?4 - since_boot AS age FROM sends WHERE boot = ?1 AND since_boot > ?2
     UNION ALL
-    SELECT max(0, ?5 - at) AS age FROM sends WHERE at > ?3 AND boot IS NOT ?1
+    SELECT ?5 - at AS age FROM sends WHERE at > ?3 AND boot IS NOT ?1
     ORDER BY age LIMIT 1 OFFSET ?6";
 pub(super) const SUM: &str = "
     SELECT count(*), total(cost), count(*) FILTER (WHERE cost IS NULL AND billed <> 'in_flight') FROM (
@@ -55,6 +55,7 @@ pub(super) const LAST_COST: &str = "SELECT cost FROM sends WHERE cost IS NOT NUL
 /// Whether one more send fits; else for how long none does, by the limit that holds longest.
 pub(super) fn fits(tx: &Transaction<'_>, limits: Limits, now: &Moment) -> Result<Sent, Fault> {
     let now = Now::of(now);
+    // First, so that no age is below zero.
     tx.prepare_cached(FUTURE_HERE)?.execute(params![now.boot, now.since])?;
     tx.prepare_cached(FUTURE_ELSEWHERE)?.execute(params![now.boot, now.since, now.wall])?;
     let mut answer = Sent::Committed;

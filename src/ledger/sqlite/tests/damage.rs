@@ -257,6 +257,8 @@ fn two_handles_take_turns_and_the_one_that_finds_it_locked_says_so() {
     assert!(matches!(limited, Sent::Limited { .. }), "each counts what the other sent");
     let held = first.conn.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
     assert!(matches!(second.trust(), Err(LedgerError::Busy { .. })));
+    let unknown = second.number(id(99), 1);
+    assert!(matches!(unknown, Err(LedgerError::Busy { .. })), "it decides on nothing before it may write: {unknown:?}");
     assert_eq!(second.open_drops().unwrap().len(), 2, "reading goes on");
     held.commit().unwrap();
     second.trust().unwrap();

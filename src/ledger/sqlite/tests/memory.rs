@@ -87,7 +87,8 @@ fn a_drop_that_never_had_shots_is_not_known_but_counts_until_its_files_come_back
     // Even if it was given a recognition: a drop without shots would be continued by sending nothing.
     let odd = NewDrop { recognition: Some(print("known 1")), ..broken(3) };
     ledger.begin(&odd, None, NONE, &at(0)).unwrap();
-    assert_eq!(ledger.failures(9).unwrap().0, 1, "one came back");
+    let (count, list) = ledger.failures(9).unwrap();
+    assert_eq!((count, list[0].at), (1, wall_at(1)), "the newest one came back");
     ledger.close(id(3), Ending::Failed, None, wall_at(0)).unwrap();
     assert_eq!(ledger.failures(9).unwrap().0, 2, "and failed again");
     assert_eq!(ledger.recognise(print("known 1")).unwrap(), None);

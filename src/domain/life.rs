@@ -247,6 +247,8 @@ impl Shot {
             (S::Due { .. }, ShotEvent::Send { at }) => {
                 next.first_sent = self.first_sent.or(Some(at));
                 next.last_sent = Some(at);
+                // The price of an earlier answer is not this one's.
+                next.receipt = Receipt::default();
                 S::Sending { since: at }
             }
             (S::Sending { .. }, ShotEvent::GiveBack { not_before, counts }) => {

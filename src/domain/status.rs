@@ -3,7 +3,6 @@
 //! The engine publishes it; a file, a terminal or a page show it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -24,6 +24,11 @@ impl Clock {
         Mono(self.start.elapsed())
     }
 
+    /// A moment of the machine's monotonic clock; one before the start counts as the start.
+    pub fn at(&self, at: Instant) -> Mono {
+        Mono(at.saturating_duration_since(self.start))
+    }
+
     /// The moment of the monotonic clock, for a timer.
     pub fn instant(&self, at: Mono) -> Instant {
         self.start + at.0

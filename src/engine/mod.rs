@@ -1,1 +1,538 @@
 //! One loop that takes events, asks the domain what to do, hands effects to workers and records before it acts.
+//!
+//! [`Engine::run`] is the daemon: it ends by a signal, or in `once` mode when nothing is left to do. Workers own
+//! their work and send one [`event::Event`] back; nothing but the loop changes the engine's state, and no
+//! transaction is held across an await. What it is doing is published as a [`Status`] to whoever watches.
+
+mod answers;
+pub mod clock;
+mod ctx;
+mod deliver;
+mod event;
+mod file;
+pub mod frozen;
+mod inflow;
+pub mod plan;
+mod pump;
+pub mod read;
+mod recover;
+mod send;
+pub mod site;
+mod status;
+mod works;
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+pub use ctx::KeyRing;
+
+use crate::config::Config;
+use crate::domain::arrivals::Arrivals;
+use crate::domain::gate::{Gate, Why};
+use crate::domain::ids::{DropId, Mono, Place, RelPath};
+use crate::domain::pace::Pace;
+use crate::domain::status::Status;
+use crate::inbox::{Backend, HintHow, Watcher};
+use crate::ledger::thread::LedgerHandle;
+use crate::outbox::listing::Listings;
+use crate::outbox::spool::Spool;
+use crate::reference::Budget;
+use crate::segmind::Client;
+
+use clock::Clock;
+use ctx::{Ctx, SingleFlight};
+use event::{Event, InboxNow, Planned};
+use site::{Site, SiteError};
+use works::Work;
+
+/// Decoded pictures held at once, in bytes: one of 24 megapixels and its scaled copy.
+const DECODE_BUDGET: u64 = 128 * 1024 * 1024;
+
+/// How often a lost inbox, a full disk or an unwritable folder is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What a person or the system asks of a running engine.
+#[derive(Debug)]
+pub enum Control {
+    /// Take nothing new, let what is in flight finish within the grace, then end.
+    Stop,
+    /// The configuration was read again and is good.
+    Reload(Box<Config>),
+    /// Look at everything now.
+    Rescan,
+}
+
+/// What the engine tells while it runs, besides its status.
+pub struct Hooks {
+    /// Called by the loop itself, this often: the watchdog.
+    pub beat: Option<(Duration, Box<dyn Fn() + Send>)>,
+    /// Called once, when the first scan is done and the watches are in place.
+    pub ready: Box<dyn FnOnce() + Send>,
+    /// Locks a working folder for this process; the error is for a person.
+    pub lock_working: Box<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send>,
+}
+
+/// Why a working folder was not locked.
+#[derive(Debug)]
+pub enum Locked {
+    /// Another daemon holds it.
+    Held(String),
+    /// It could not be tried.
+    Failed(String),
+}
+
+/// What an engine is made of.
+pub struct Deps {
+    /// The configuration.
+    pub config: Config,
+    /// The state directory, which this process has locked.
+    pub state_dir: PathBuf,
+    /// The ledger.
+    pub ledger: LedgerHandle,
+    /// Whether the ledger was there and good, or new because there was none or a damaged one.
+    pub ledger_was_good: bool,
+    /// The key.
+    pub keys: Arc<KeyRing>,
+    /// The API.
+    pub client: Client,
+    /// Work off what is there, then end.
+    pub once: bool,
+    /// What is told.
+    pub hooks: Hooks,
+}
+
+/// How the engine ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Drops that were delivered and archived in this run.
+    pub delivered: u64,
+    /// Drops that went to errors in this run.
+    pub failed: u64,
+    /// A preset is broken.
+    pub broken_presets: bool,
+    /// It ended although something was left that would have been sent: why.
+    pub stopped_for: Option<String>,
+}
+
+/// What keeps the engine from running at all.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A person has to change the configuration or the folders.
+    #[error("{0}")]
+    Wrong(String),
+    /// Another daemon holds this inbox.
+    #[error("{0}")]
+    Held(String),
+    /// The ledger failed at the start.
+    #[error(transparent)]
+    Ledger(#[from] crate::ledger::LedgerError),
+    /// The spool or another folder of ours can't be used.
+    #[error("{0}")]
+    State(String),
+}
+
+/// A candidate that was handed out by the arrivals and not answered yet.
+#[derive(Debug)]
+enum Planning {
+    /// A worker reads it.
+    Reading,
+    /// It could start; the presets were of this generation when it was read.
+    Ready(Box<Planned>, u64),
+    /// It is being claimed.
+    Starting,
+    /// It is on its way to errors.
+    Burying,
+    /// Its upload failed; it is tried again then.
+    Later(Box<crate::domain::arrivals::Candidate>, Mono),
+    /// The credits request decides about its upload's refusal.
+    Asking,
+}
+
+/// Trouble of our own that keeps everything from being sent, and when it is looked at again.
+#[derive(Debug)]
+struct Trouble {
+    text: String,
+    since: Timestamp,
+    again: Mono,
+}
+
+/// A limit that was reached.
+#[derive(Debug)]
+struct Limited {
+    until: Mono,
+    until_wall: Timestamp,
+    which: &'static str,
+}
+
+/// The loop and its state.
+pub struct Engine {
+    ctx: Ctx,
+    hooks_beat: Option<(Duration, Box<dyn Fn() + Send>)>,
+    hooks_ready: Option<Box<dyn FnOnce() + Send>>,
+    lock_working: Box<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send>,
+    working_lock: Option<Box<dyn Any + Send>>,
+    rx: mpsc::Receiver<Event>,
+    control: mpsc::Receiver<Control>,
+    publish: watch::Sender<Status>,
+    tasks: JoinSet<()>,
+
+    arrivals: Arrivals,
+    gate: Gate,
+    pace: Pace,
+    plans: HashMap<Place, Planning>,
+    plan_order: Vec<Place>,
+    plan_retries: HashMap<Place, u32>,
+    works: BTreeMap<DropId, Work>,
+    work_order: Vec<DropId>,
+    preset_files: HashMap<RelPath, Option<std::ffi::OsString>>,
+    preset_generation: u64,
+
+    backend: Backend,
+    watcher: Option<Arc<Watcher>>,
+    inbox_lost: Option<(String, Timestamp)>,
+    inbox_check: bool,
+    scanning: bool,
+    rescan_wanted: bool,
+    next_scan: Mono,
+    scans_done: u64,
+    looking: bool,
+    hints: HashMap<(RelPath, std::ffi::OsString), HintHow>,
+
+    trouble: Option<Trouble>,
+    room_check: bool,
+    limited: Option<Limited>,
+    blocked: HashMap<DropId, (String, Mono)>,
+    warned: HashSet<String>,
+
+    stopping: Option<Mono>,
+    once: bool,
+    once_wait: Option<Mono>,
+    next_beat: Mono,
+    next_usage: Mono,
+    usage_wanted: bool,
+    status_due: Option<Mono>,
+    figures: status::Figures,
+    ended: Ended,
+    ledger_was_good: bool,
+}
+
+impl Engine {
+    /// An engine over folders that are there, with everything that a crash left put in order. Ends with an
+    /// error if a person has to act first. Waits for an inbox that is not there, telling so, until `control`
+    /// says stop (`Ok(None)`).
+    pub async fn start(deps: Deps, mut control: mpsc::Receiver<Control>, publish: watch::Sender<Status>) -> Result<Option<Self>, EngineError> {
+        let Deps { config, state_dir, ledger, ledger_was_good, keys, client, once, hooks } = deps;
+        let Hooks { beat, ready, lock_working } = hooks;
+        let mut ready = Some(ready);
+        let clock = Clock::start();
+        let (tx, rx) = mpsc::channel(1024);
+        let since = clock.wall();
+        let site = loop {
+            match Site::open(&config, &state_dir) {
+                Ok(site) => break site,
+                Err(SiteError::NoInbox(path)) if !once => {
+                    let text = format!("the inbox {} is not there; it is waited for (reimagined init makes one)", path.display());
+                    if publish.send_if_modified(|status| status::lost(status, &text, since)) {
+                        tracing::warn!("{text}");
+                    }
+                    if let Some(ready) = ready.take() {
+                        ready();
+                    }
+                }
+                Err(e) => return Err(EngineError::Wrong(e.to_string())),
+            }
+            let pause = beat.as_ref().map_or(LOOK_AGAIN, |(every, _)| (*every).min(LOOK_AGAIN));
+            tokio::select! {
+                asked = control.recv() => if matches!(asked, None | Some(Control::Stop)) { return Ok(None) },
+                () = tokio::time::sleep(pause) => {}
+            }
+            if let Some((_, beat)) = &beat {
+                beat();
+            }
+        };
+        let working_lock = match lock_working(&site.working) {
+            Ok(lock) => lock,
+            Err(Locked::Held(text)) => return Err(EngineError::Held(text)),
+            Err(Locked::Failed(text)) => return Err(EngineError::State(text)),
+        };
+        let spool = Spool::new(&state_dir).map_err(|e| EngineError::State(e.to_string()))?;
+        // What lies there was of no use to anybody but the process that made it.
+        let _ = std::fs::remove_dir_all(plan::prepared_dir(&state_dir));
+        let backend = inflow::backend(&config, &site);
+        let rules = inflow::rules(&config, &backend);
+        let ctx = Ctx {
+            config: Arc::new(config),
+            site: Arc::new(site),
+            ledger,
+            client,
+            keys,
+            spool: Arc::new(spool),
+            listings: Arc::new(Listings::new()),
+            budget: Arc::new(Budget::new(DECODE_BUDGET)),
+            uploads: Arc::new(SingleFlight::default()),
+            clock,
+            tx,
+        };
+        let config = &ctx.config;
+        let mut engine = Self {
+            hooks_beat: beat,
+            hooks_ready: ready,
+            lock_working,
+            working_lock: Some(working_lock),
+            rx,
+            control,
+            publish,
+            tasks: JoinSet::new(),
+            arrivals: Arrivals::new(rules),
+            gate: Gate::new(config.retry.probe_interval),
+            pace: Pace::new(config.api.requests_per_minute, config.api.max_in_flight),
+            plans: HashMap::new(),
+            plan_order: Vec::new(),
+            plan_retries: HashMap::new(),
+            works: BTreeMap::new(),
+            work_order: Vec::new(),
+            preset_files: HashMap::new(),
+            preset_generation: 0,
+            backend,
+            watcher: None,
+            inbox_lost: None,
+            inbox_check: false,
+            scanning: false,
+            rescan_wanted: true,
+            next_scan: Mono::default(),
+            scans_done: 0,
+            looking: false,
+            hints: HashMap::new(),
+            trouble: None,
+            room_check: false,
+            limited: None,
+            blocked: HashMap::new(),
+            warned: HashSet::new(),
+            stopping: None,
+            once,
+            once_wait: None,
+            next_beat: Mono::default(),
+            next_usage: Mono::default(),
+            usage_wanted: false,
+            status_due: Some(Mono::default()),
+            figures: status::Figures::default(),
+            ended: Ended::default(),
+            ledger_was_good,
+            ctx,
+        };
+        engine.recover().await?;
+        engine.start_watching();
+        if engine.ctx.keys.key().is_none()
+            && let Err(e) = engine.ctx.keys.read()
+        {
+            let (now, wall) = (engine.now(), engine.ctx.clock.wall());
+            tracing::error!("{e}");
+            engine.gate.pause(Why::Key, &e.to_string(), now, wall);
+        }
+        Ok(Some(engine))
+    }
+
+    /// Runs until told to stop, or in `once` mode until nothing is left to do.
+    pub async fn run(mut self) -> Ended {
+        self.turn();
+        loop {
+            let wake = self.ctx.clock.instant(self.next_wake());
+            tokio::select! {
+                biased;
+                asked = self.control.recv() => self.controlled(asked.unwrap_or(Control::Stop)),
+                Some(event) = self.rx.recv() => {
+                    self.take(event);
+                    // What came together is taken together, so that one look serves all.
+                    for _ in 0..256 {
+                        let Ok(event) = self.rx.try_recv() else { break };
+                        self.take(event);
+                    }
+                }
+                () = watched(self.watcher.clone()) => self.drain_hints(),
+                Some(_) = self.tasks.join_next() => {}
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+            self.turn();
+            if self.is_done() {
+                break;
+            }
+        }
+        self.publish_status(true);
+        self.tasks.shutdown().await;
+        self.ended
+    }
+
+    fn now(&self) -> Mono {
+        self.ctx.clock.mono()
+    }
+
+    fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
+    /// Everything that follows from the state as it is now.
+    fn turn(&mut self) {
+        let now = self.now();
+        if let Some((every, beat)) = &self.hooks_beat
+            && now >= self.next_beat
+        {
+            beat();
+            self.next_beat = now + *every;
+        }
+        self.arrivals.tick(now);
+        self.keep_looking(now);
+        self.read_presets(now);
+        self.pump(now);
+        self.refresh_status(now);
+    }
+
+    fn controlled(&mut self, control: Control) {
+        let now = self.now();
+        match control {
+            Control::Stop => {
+                if self.stopping.is_none() {
+                    tracing::info!(in_flight = self.pace.in_flight(), "stopping: nothing new is taken, what is in flight may finish");
+                    self.stopping = Some(now + self.ctx.config.service.grace);
+                    self.send_back_what_can_go(now);
+                }
+            }
+            Control::Rescan => {
+                self.rescan_wanted = true;
+                self.gate.probe_now(now);
+            }
+            Control::Reload(config) => self.reload(*config, now),
+        }
+        self.status_due.get_or_insert(now);
+    }
+
+    fn reload(&mut self, config: Config, now: Mono) {
+        let kept = self.ctx.config.differs_only_on_restart(&config);
+        if !kept.is_empty() {
+            tracing::warn!(keys = kept.join(", "), "these keys change only on restart; the old values stay");
+        }
+        let config = self.ctx.config.reloaded(config);
+        self.ctx.keys.set_file(config.api.key_file.clone());
+        match self.ctx.keys.read() {
+            Ok(()) => self.gate.probe_now(now),
+            Err(e) => {
+                tracing::error!("{e}");
+                self.gate.pause(Why::Key, &e.to_string(), now, self.ctx.clock.wall());
+            }
+        }
+        let settings = client_settings(&config);
+        match Client::new(settings) {
+            Ok(client) => self.ctx.client = client,
+            Err(e) => tracing::error!(error = %e, "the API's new settings can't be used; the old ones stay"),
+        }
+        self.gate.set_probe_interval(config.retry.probe_interval);
+        self.pace.set(config.api.requests_per_minute, config.api.max_in_flight);
+        self.arrivals.set_rules(inflow::rules(&config, &self.backend), now);
+        self.arrivals.reread_presets(&RelPath::root());
+        self.preset_generation += 1;
+        self.limited = None;
+        self.ctx.config = Arc::new(config);
+        self.rescan_wanted = true;
+        tracing::info!("the configuration was read again");
+    }
+
+    /// When something is to be done although nothing happens.
+    fn next_wake(&mut self) -> Mono {
+        let now = self.now();
+        let mut wakes = vec![now + Duration::from_secs(3600)];
+        wakes.extend(self.status_due);
+        wakes.extend(self.hooks_beat.as_ref().map(|_| self.next_beat));
+        wakes.extend(self.stopping);
+        wakes.extend(self.once_wait);
+        if self.stopping.is_none() {
+            wakes.extend(self.arrivals.next_wake());
+            wakes.extend(self.gate.next_wake());
+            wakes.extend(self.trouble.as_ref().filter(|_| !self.room_check).map(|t| t.again));
+            wakes.extend(self.limited.as_ref().map(|l| l.until));
+            wakes.extend(self.blocked.values().map(|(_, at)| *at));
+            wakes.extend(self.pace_wake(now));
+            if !self.scanning {
+                wakes.push(self.next_scan);
+            }
+        }
+        wakes.into_iter().min().unwrap_or(now)
+    }
+
+    fn take(&mut self, event: Event) {
+        let now = self.now();
+        self.status_due.get_or_insert(now + status::QUIET);
+        match event {
+            Event::Scan(reports) => self.scanned(reports, now),
+            Event::ScanEnded { everything, watch_limit, watch_errors } => self.scan_ended(everything, watch_limit, watch_errors, now),
+            Event::Looked(looked) => self.looked(looked, now),
+            Event::Preset { query, state } => self.preset_read(query, state, now),
+            Event::Inbox(found) => self.inbox_found(found, now),
+            Event::Planned { candidate, plan } => self.planned(candidate, plan, now),
+            Event::Started { candidate, open, frozen, prepared, sending } => self.started(&candidate, *open, frozen, prepared, sending, now),
+            Event::NotStarted { candidate, why } => self.not_started(&candidate, why, now),
+            Event::Answered { drop, shot, answer } => self.answered(drop, shot, answer, now),
+            Event::Asked { drop, shot, message, credits } => self.asked(drop, shot, &message, &credits, now),
+            Event::UploadAsked { message, credits, candidate } => self.upload_asked(&candidate, &message, &credits, now),
+            Event::Stepped { drop, shot, stepped } => self.stepped(drop, shot, stepped, now),
+            Event::Kept { drop, shot, kept } => self.kept(drop, shot, kept, now),
+            Event::Fetched { drop, shot, fetched } => self.fetched(drop, shot, fetched, now),
+            Event::Published { drop, shot, number, done } => self.published(drop, shot, number, done, now),
+            Event::Reuploaded { drop, shot, done } => self.reuploaded(drop, shot, done, now),
+            Event::Filed { drop, done } => self.filed(drop, done, now),
+            Event::WentBack { drop, back } => self.went_back(drop, back, now),
+            Event::Credits { credits, total, key } => self.credits(credits, total, key, now),
+            Event::Room(trouble) => self.room(trouble, now),
+            Event::Usage { usage, failed, failures } => self.usage(usage, failed, failures),
+        }
+    }
+
+    /// Says a thing once, until it is different.
+    fn warn_once(&mut self, text: &str) {
+        if self.warned.len() > 10_000 {
+            self.warned.clear();
+        }
+        if self.warned.insert(text.to_owned()) {
+            tracing::warn!("{text}");
+        }
+    }
+}
+
+/// What the API's client is made of, from the configuration.
+pub fn client_settings(config: &Config) -> crate::segmind::Settings {
+    crate::segmind::Settings {
+        base_url: config.api.base_url.clone(),
+        model: config.api.model.clone(),
+        upload_url: config.api.upload_url.clone(),
+        timeout: config.api.timeout,
+        connect_timeout: config.api.connect_timeout,
+    }
+}
+
+async fn watched(watcher: Option<Arc<Watcher>>) {
+    match watcher {
+        Some(watcher) => watcher.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The inbox as it was found, for the loop.
+async fn look_at_inbox(ctx: Ctx) {
+    let (config, site) = (ctx.config.clone(), ctx.site.clone());
+    let found = ctx::blocking(move || {
+        if site.inbox_is_there() {
+            return InboxNow::Same;
+        }
+        match Site::open(&config, &site.state_dir) {
+            Ok(new) => InboxNow::Back(Box::new(new)),
+            Err(e) => InboxNow::Gone(e.to_string()),
+        }
+    });
+    let found = found.await.unwrap_or_else(InboxNow::Gone);
+    ctx.send(Event::Inbox(found)).await;
+}

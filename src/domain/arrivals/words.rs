@@ -77,29 +77,7 @@ impl Default for PresetState {
     }
 }
 
-/// `sidecar` of a preset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SidecarRule {
-    /// Waits `sidecar_wait` for one.
-    #[default]
-    Optional,
-    /// Waits until one comes.
-    Required,
-    /// Neither waits nor takes one.
-    Ignore,
-}
-
-/// `reference` of a preset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReferenceRule {
-    /// A sidecar waits `lone_wait` for its image.
-    #[default]
-    Optional,
-    /// Waits until an image comes.
-    Required,
-    /// Prompts only; pictures fail.
-    None,
-}
+pub use crate::domain::preset::{ReferenceRule, SidecarRule};
 
 /// A preset the engine is to read: the merged value of `folder`, from the inbox down.
 #[derive(Clone, Debug, PartialEq, Eq)]

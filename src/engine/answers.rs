@@ -1,0 +1,327 @@
+//! What the loop does with an answer: the domain says what it means, the gate who waits, and the step is
+//! committed.
+
+use std::time::Duration;
+
+use crate::config::Unconfirmed;
+use crate::domain::answer::{self, Next, Policy};
+use crate::domain::gate::{Credits as GateCredits, Outcome, Treatment, Why};
+use crate::domain::ids::{DropId, Mono, Place, ShotNo};
+use crate::domain::life::{Shot, ShotEvent, ShotState};
+use crate::domain::pace::backoff;
+use crate::domain::verdict::{Credits, PauseWhy, Verdict, decide_ask};
+use crate::ledger::Sent;
+
+use super::event::{Answer, Event};
+use super::frozen::Frozen;
+use super::{Engine, LOOK_AGAIN, deliver, plan, send};
+
+impl Engine {
+    pub(super) fn policy(&self) -> Policy {
+        let retry = &self.ctx.config.retry;
+        Policy {
+            max_attempts: retry.max_attempts,
+            first_delay: retry.first_delay,
+            max_delay: retry.max_delay,
+            retry_unconfirmed: retry.unconfirmed == Unconfirmed::Retry,
+        }
+    }
+
+    /// From 0 to 1.
+    fn jitter() -> f64 {
+        (plan::random() % 1024) as f64 / 1023.0
+    }
+
+    pub(super) fn answered(&mut self, id: DropId, no: ShotNo, answer: Answer, now: Mono) {
+        let outcome = match answer {
+            Answer::Came(outcome) => *outcome,
+            Answer::Limited(sent) => {
+                self.not_sent(id, no, now);
+                return self.limit(sent, now);
+            }
+            Answer::NotSent(why) => {
+                self.not_sent(id, no, now);
+                return self.our_trouble(&why, now);
+            }
+        };
+        let not_sent = matches!(outcome.verdict, Verdict::Pause { why: PauseWhy::Network, .. });
+        self.pace.ended(!not_sent);
+        self.figures.credits = outcome.receipt.remaining_credits.or(self.figures.credits);
+        if let Some(work) = self.works.get_mut(&id)
+            && let Some(shot) = work.shot(no).cloned()
+        {
+            work.set(Shot { receipt: outcome.receipt.clone(), ..shot });
+        }
+        self.judged(id, no, &outcome.verdict, now);
+    }
+
+    /// A send that did not happen: the shot is due again, and nothing is counted.
+    fn not_sent(&mut self, id: DropId, no: ShotNo, _now: Mono) {
+        self.pace.ended(false);
+        if let Some(work) = self.works.get_mut(&id) {
+            work.busy.remove(&no);
+            if let Some(shot) = work.shot(no).cloned() {
+                // Never committed as sending, so the ledger has it as due.
+                work.set(Shot { state: ShotState::Due { not_before: None }, ..shot });
+            }
+            let place = work.place.clone();
+            self.gate.not_sent(&place);
+        }
+        self.send_back_if_paused(id, _now);
+    }
+
+    fn judged(&mut self, id: DropId, no: ShotNo, verdict: &Verdict, now: Mono) {
+        let Some(place) = self.works.get(&id).map(|w| w.place.clone()) else { return };
+        let treatment = match answer::outcome(verdict) {
+            Some(outcome) => self.through_gate(&place, &outcome, answer::message(verdict), now),
+            None => Treatment::Counts,
+        };
+        let Some((shot, cached)) = self.drop_event_shot(id, no) else { return };
+        let wall = self.ctx.clock.wall();
+        match answer::next(&shot, verdict, treatment, self.policy(), cached, wall, Self::jitter()) {
+            Next::Keep => {
+                let ctx = self.ctx.clone();
+                self.spawn(deliver::keep(ctx, id, shot));
+            }
+            Next::Step(event) => self.step(id, no, event),
+            Next::Ask => {
+                let (ctx, message) = (self.ctx.clone(), answer::message(verdict).to_owned());
+                self.spawn(async move {
+                    let credits = ask_credits(&ctx).await;
+                    ctx.send(Event::Asked { drop: id, shot: no, message, credits }).await;
+                });
+            }
+            Next::UploadAgain => {
+                tracing::info!(drop = %place, "its reference was uploaded for an earlier drop and may be gone: uploaded again, sent once more");
+                if let Some(work) = self.works.get(&id) {
+                    let (ctx, open, frozen) = (self.ctx.clone(), work.open.clone(), work.frozen.clone());
+                    self.spawn(send::upload_again(ctx, open, frozen, shot));
+                }
+            }
+        }
+        if self.gate.sends_back() {
+            self.everything_pauses(now);
+        }
+    }
+
+    /// Tells the gate of an answer, and the log of what the gate made of it.
+    fn through_gate(&mut self, place: &Place, outcome: &Outcome, message: &str, now: Mono) -> Treatment {
+        let others = self.others_wait(place);
+        let before = self.gate.paused();
+        let retry = self.ctx.config.retry.clone();
+        let jitter = Self::jitter();
+        let wait = |n| backoff(n, retry.first_delay, retry.max_delay, jitter);
+        let treatment = self.gate.answer(place, outcome, message, others, now, self.ctx.clock.wall(), wait);
+        let after = self.gate.paused();
+        match (&before, &after) {
+            (_, Some(pause)) if before.as_ref().map(|p| p.why) != Some(pause.why) => {
+                let until = pause.until.map(|at| format!("{} s", at.since(now).as_secs()));
+                tracing::warn!(reason = pause.why.text(), message = %pause.message, drop = %place, again_in = until, "paused: nothing is sent, nothing goes to errors");
+            }
+            (Some(_), None) => tracing::info!("going on: the pause is over"),
+            _ => {}
+        }
+        treatment
+    }
+
+    /// Whether another drop than the one at `place` waits to be sent.
+    fn others_wait(&self, place: &Place) -> bool {
+        self.works.values().any(|w| w.place != *place && w.has_due())
+            || self.plans.keys().any(|p| p != place)
+            || self.arrivals.has_ready()
+    }
+
+    /// The credits decided about a 403 or 406.
+    pub(super) fn asked(&mut self, id: DropId, no: ShotNo, message: &str, credits: &Credits, now: Mono) {
+        self.figures.credits = credits.total().or(self.figures.credits);
+        let verdict = decide_ask(credits, message);
+        self.judged(id, no, &verdict, now);
+    }
+
+    pub(super) fn reuploaded(&mut self, id: DropId, no: ShotNo, done: Result<(Shot, Frozen), Verdict>, now: Mono) {
+        match done {
+            Ok((shot, frozen)) => {
+                if let Some(work) = self.works.get_mut(&id) {
+                    work.frozen = frozen;
+                    work.open.drop.plan = work.frozen.to_text();
+                    work.set(shot);
+                }
+                self.step(id, no, ShotEvent::GiveBack { not_before: None, counts: false });
+            }
+            Err(verdict) => {
+                // The first answer stands: the drop was refused. Whatever the upload met is met again by the next.
+                let place = self.works.get(&id).map(|w| w.place.clone());
+                if let (Some(outcome), Some(place)) = (answer::outcome(&verdict), place) {
+                    self.through_gate(&place, &outcome, answer::message(&verdict), now);
+                }
+                self.step(id, no, ShotEvent::GiveBack { not_before: None, counts: true });
+                if self.gate.sends_back() {
+                    self.everything_pauses(now);
+                }
+            }
+        }
+    }
+
+    /// The credits request of a pause was answered.
+    pub(super) fn credits(&mut self, credits: GateCredits, total: Option<f64>, key: Result<(), String>, now: Mono) {
+        self.figures.credits = total.or(self.figures.credits);
+        if let Err(why) = key {
+            self.warn_once(&why);
+        }
+        let before = self.gate.paused().map(|p| p.why);
+        self.gate.credits(credits, now);
+        let after = self.gate.paused();
+        if after.as_ref().map(|p| p.why) != before
+            && let Some(pause) = after
+        {
+            tracing::warn!(reason = pause.why.text(), "paused for another reason now");
+        }
+    }
+
+    /// Starts the free probe of a pause.
+    pub(super) fn probe(&mut self) {
+        let ctx = self.ctx.clone();
+        self.spawn(async move {
+            // A key may have been changed while it ran.
+            let keys = ctx.keys.clone();
+            let key = super::ctx::blocking(move || keys.read().map_err(|e| e.to_string())).await.and_then(|r| r);
+            let (said, total) = if key.is_ok() {
+                let credits = ask_credits(&ctx).await;
+                (gate_credits(&credits), credits.total())
+            } else {
+                (GateCredits::Refused, None)
+            };
+            ctx.send(Event::Credits { credits: said, total, key }).await;
+        });
+    }
+
+    /// A limit is reached: nothing is sent until there is room.
+    pub(super) fn limit(&mut self, sent: Sent, now: Mono) {
+        let Sent::Limited { wait, which } = sent else { return };
+        let wait = wait.max(Duration::from_millis(50));
+        let until_wall = self.ctx.clock.wall().checked_add(jiff::SignedDuration::try_from(wait).unwrap_or_default());
+        if self.limited.is_none() {
+            tracing::warn!(limit = which, again_in_s = wait.as_secs(), "the limit is reached: the queue waits in the inbox");
+        }
+        self.limited = Some(super::Limited { until: now + wait, until_wall: until_wall.unwrap_or_else(|_| self.ctx.clock.wall()), which });
+    }
+
+    /// Our own machine keeps things from being kept or recorded: everything waits.
+    pub(super) fn our_trouble(&mut self, text: &str, now: Mono) {
+        let since = match &self.trouble {
+            Some(trouble) => trouble.since,
+            None => {
+                tracing::error!(reason = %text, "paused: nothing is sent until this is mended");
+                self.ctx.clock.wall()
+            }
+        };
+        self.trouble = Some(super::Trouble { text: text.to_owned(), since, again: now + LOOK_AGAIN });
+        self.everything_pauses(now);
+    }
+
+    /// What the look at our own folders found.
+    pub(super) fn room(&mut self, trouble: Option<String>, now: Mono) {
+        self.room_check = false;
+        match trouble {
+            None => {
+                if self.trouble.take().is_some() {
+                    tracing::info!("going on: there is room, and everything can be written");
+                }
+            }
+            Some(text) => {
+                if let Some(trouble) = &mut self.trouble {
+                    trouble.text = text;
+                    trouble.again = now + LOOK_AGAIN;
+                }
+            }
+        }
+    }
+
+    /// A pause has begun: what is claimed and unbilled goes back, what was planned is planned again later.
+    pub(super) fn everything_pauses(&mut self, now: Mono) {
+        self.put_plans_back(now);
+        self.send_back_what_can_go(now);
+    }
+
+    /// Why everything waits, if it does.
+    pub(super) fn is_paused_for_person(&self) -> bool {
+        self.gate.paused().is_some_and(|p| p.why.needs_a_person())
+    }
+
+    /// A 403 or 406 to an upload was decided.
+    pub(super) fn upload_asked(&mut self, candidate: &crate::domain::arrivals::Candidate, message: &str, credits: &Credits, now: Mono) {
+        self.figures.credits = credits.total().or(self.figures.credits);
+        self.upload_failed(candidate, &decide_ask(credits, message), now);
+    }
+
+    /// An upload went wrong: everybody's pause, the drop's fault, or once more later.
+    pub(super) fn upload_failed(&mut self, candidate: &crate::domain::arrivals::Candidate, verdict: &Verdict, now: Mono) {
+        let place = candidate.place();
+        let Some(outcome) = answer::outcome(verdict) else {
+            self.plans.insert(place, super::Planning::Asking);
+            let (ctx, message, candidate) = (self.ctx.clone(), answer::message(verdict).to_owned(), candidate.clone());
+            return self.spawn(async move {
+                let credits = ask_credits(&ctx).await;
+                ctx.send(Event::UploadAsked { message, credits, candidate }).await;
+            });
+        };
+        // An upload's unconfirmed is a retry already; a success never comes here.
+        let treatment = self.through_gate(&place, &outcome, answer::message(verdict), now);
+        self.gate.not_sent(&place);
+        match verdict {
+            Verdict::Fault { message, .. } => {
+                let reason = format!("the picture could not be uploaded: {message}");
+                return self.bury(candidate.clone(), Vec::new(), reason);
+            }
+            Verdict::Retry { message, .. } if treatment == Treatment::Counts => {
+                let tries = self.plan_retries.get(&place).copied().unwrap_or(0) + 1;
+                if tries >= self.ctx.config.retry.max_attempts {
+                    self.plan_retries.remove(&place);
+                    let reason = format!("the picture could not be uploaded, tried {tries} times: {message}");
+                    return self.bury(candidate.clone(), Vec::new(), reason);
+                }
+                let retry = &self.ctx.config.retry;
+                let delay = backoff(tries, retry.first_delay, retry.max_delay, Self::jitter());
+                self.plan_retries.insert(place.clone(), tries);
+                self.plan_order.retain(|p| *p != place);
+                self.plans.insert(place, super::Planning::Later(Box::new(candidate.clone()), now + delay));
+                if self.gate.sends_back() {
+                    self.everything_pauses(now);
+                }
+                return;
+            }
+            _ => {}
+        }
+        self.plans.remove(&place);
+        self.plan_order.retain(|p| *p != place);
+        self.arrivals.put_back(candidate, now);
+        if self.gate.sends_back() {
+            self.everything_pauses(now);
+        }
+    }
+}
+
+async fn ask_credits(ctx: &super::ctx::Ctx) -> Credits {
+    let last_cost = ctx.record(|l| l.last_cost()).await.unwrap_or(None);
+    match ctx.keys.key() {
+        Some(key) => ctx.client.credits(&key, last_cost).await,
+        None => Credits::Refused { message: "there is no API key".into() },
+    }
+}
+
+/// The gate's word for what the credits request said.
+pub(super) fn gate_credits(credits: &Credits) -> GateCredits {
+    match credits {
+        Credits::Good { .. } => GateCredits::Good,
+        Credits::Low { .. } => GateCredits::Low,
+        Credits::Refused { .. } => GateCredits::Refused,
+        Credits::NoneFound => GateCredits::Unknown,
+        Credits::Other { .. } => GateCredits::Other,
+        Credits::NoAnswer { .. } => GateCredits::NoAnswer,
+    }
+}
+
+/// Whether a pause of this kind ends `run --once` at once.
+pub(super) fn ends_once(why: Why) -> bool {
+    why.needs_a_person()
+}

@@ -1,0 +1,358 @@
+//! What lies in the inbox comes in: watch first, then scan, and scan again whenever something may have been
+//! missed. Events are a hint, the folder is the truth.
+
+use std::ffi::OsString;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{self, Config};
+use crate::domain::arrivals::{How, PresetQuery, PresetState, Rules};
+use crate::domain::ids::{Mono, RelPath, show};
+use crate::domain::kinds::NameKind;
+use crate::inbox::{self, Backend, HINT_CAP, HintHow, Report, Setting, Watcher};
+
+use super::event::{Chain, Event, InboxNow, Looked};
+use super::read::resolve_folder;
+use super::site::Site;
+use super::{Engine, LOOK_AGAIN, look_at_inbox};
+
+/// How the inbox is watched, by the configuration and its filesystem.
+pub(super) fn backend(config: &Config, site: &Site) -> Backend {
+    let setting = match config.watch.backend {
+        config::Backend::Auto => Setting::Auto,
+        config::Backend::Events => Setting::Events,
+        config::Backend::Poll => Setting::Poll,
+    };
+    // A filesystem that can't be asked is taken for a local one; a scan finds what events don't tell.
+    let kind = inbox::fs_kind(&site.inbox).unwrap_or(inbox::FsKind::Local);
+    inbox::choose(setting, kind)
+}
+
+/// The waits, as they count for this way of watching.
+pub(super) fn rules(config: &Config, backend: &Backend) -> Rules {
+    let w = &config.watch;
+    Rules {
+        settle: backend.settle(w.settle),
+        folder_settle: w.folder_settle,
+        sidecar_wait: w.sidecar_wait,
+        lone_wait: w.lone_wait,
+        give_up: w.give_up,
+    }
+}
+
+impl Engine {
+    /// Begins to watch, or says that it polls.
+    pub(super) fn start_watching(&mut self) {
+        self.watcher = None;
+        if let Backend::Events = self.backend {
+            match Watcher::new(&self.ctx.site.inbox, HINT_CAP) {
+                Ok(watcher) => {
+                    self.watcher = Some(Arc::new(watcher));
+                    tracing::info!(inbox = %self.ctx.site.inbox.display(), "watching for events");
+                }
+                Err(e) => self.poll_instead(&Backend::fallback(&e)),
+            }
+        } else {
+            let backend = self.backend.clone();
+            self.poll_instead(&backend);
+        }
+    }
+
+    fn poll_instead(&mut self, backend: &Backend) {
+        self.watcher = None;
+        if let Backend::Poll { why } = backend {
+            let every = config::units::show_duration(self.ctx.config.watch.poll_interval);
+            tracing::warn!(inbox = %self.ctx.site.inbox.display(), reason = %why, every = %every, "polling");
+        }
+        self.backend = backend.clone();
+        let now = self.now();
+        self.arrivals.set_rules(rules(&self.ctx.config, &self.backend), now);
+        self.next_scan = self.next_scan.min(now + self.ctx.config.watch.poll_interval);
+    }
+
+    /// Starts whatever look is due.
+    pub(super) fn keep_looking(&mut self, now: Mono) {
+        if self.stopping.is_some() {
+            return;
+        }
+        if self.inbox_lost.is_some() {
+            if now >= self.next_scan && !self.inbox_check {
+                self.inbox_check = true;
+                let ctx = self.ctx.clone();
+                self.spawn(look_at_inbox(ctx));
+            }
+            return;
+        }
+        if !self.scanning {
+            if self.rescan_wanted || now >= self.next_scan {
+                self.rescan_wanted = false;
+                self.survey(vec![RelPath::root()], true);
+            } else {
+                let new: Vec<_> = self.arrivals.folders_to_scan().cloned().collect();
+                if !new.is_empty() {
+                    self.survey(new, false);
+                }
+            }
+        }
+        if !self.looking && !self.hints.is_empty() {
+            self.looking = true;
+            let hints: Vec<_> = self.hints.drain().collect();
+            let (ctx, ignore) = (self.ctx.clone(), ignore(&self.ctx.config));
+            self.spawn(async move {
+                let root = ctx.site.inbox.clone();
+                let looked = super::ctx::blocking(move || {
+                    let look = |((folder, name), how): ((RelPath, OsString), HintHow)| {
+                        let entry = inbox::look(&root, &folder, &name, &ignore).map_err(|e| e.to_string());
+                        Looked { folder, name, how, entry }
+                    };
+                    hints.into_iter().map(look).collect()
+                });
+                let looked = looked.await.unwrap_or_default();
+                ctx.send(Event::Looked(looked)).await;
+            });
+        }
+    }
+
+    /// Looks at these folders and all that lies below them, watching each before it is listed.
+    fn survey(&mut self, folders: Vec<RelPath>, everything: bool) {
+        self.scanning = true;
+        let (ctx, watcher, ignore) = (self.ctx.clone(), self.watcher.clone(), ignore(&self.ctx.config));
+        self.spawn(async move {
+            let (tx, site) = (ctx.tx.clone(), ctx.site.clone());
+            let done = super::ctx::blocking(move || {
+                let (mut limit, mut errors) = (None, Vec::new());
+                if !site.inbox_is_there() {
+                    return (limit, errors, false);
+                }
+                let mut before = |folder: &RelPath| {
+                    let Some(watcher) = &watcher else { return };
+                    match watcher.watch(folder) {
+                        Err(e) if e.is_limit() => limit = Some(e.to_string()),
+                        // What is gone or can't be read, the scan itself says.
+                        Err(e) if !e.is_gone() => errors.push(e.to_string()),
+                        _ => {}
+                    }
+                };
+                let mut sink = |report: Report| match tx.blocking_send(Event::Scan(vec![report])) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                };
+                for folder in folders {
+                    if inbox::survey(&site.inbox, &folder, true, &ignore, &mut before, &mut sink).is_break() {
+                        break;
+                    }
+                }
+                (limit, errors, site.inbox_is_there())
+            });
+            let (watch_limit, watch_errors, there) = done.await.unwrap_or((None, Vec::new(), true));
+            if !there {
+                look_at_inbox(ctx.clone()).await;
+            }
+            ctx.send(Event::ScanEnded { everything, watch_limit, watch_errors }).await;
+        });
+    }
+
+    pub(super) fn scanned(&mut self, reports: Vec<Report>, now: Mono) {
+        for report in reports {
+            match report {
+                Report::Begin { folder, started } => {
+                    let started = self.ctx.clock.at(started);
+                    self.arrivals.begin_scan(&folder, started);
+                }
+                Report::Batch { folder, entries } => {
+                    for (name, entry) in entries {
+                        self.arrivals.observe_scanned(&folder, &name, &entry, now);
+                    }
+                }
+                Report::End { folder } => self.arrivals.end_scan(&folder, now),
+                Report::Failed { folder, error } => {
+                    self.arrivals.scan_failed(&folder, &error.to_string(), now);
+                    if !folder.is_root() {
+                        self.warn_once(&format!("{error}; what lies there waits"));
+                    }
+                }
+                Report::Gone { folder } => self.arrivals.folder_gone(&folder, now),
+            }
+        }
+    }
+
+    pub(super) fn scan_ended(&mut self, everything: bool, watch_limit: Option<String>, watch_errors: Vec<String>, now: Mono) {
+        self.scanning = false;
+        if let (Some(why), true) = (watch_limit, self.watcher.is_some()) {
+            self.poll_instead(&Backend::Poll { why });
+        }
+        for error in watch_errors {
+            self.warn_once(&error);
+        }
+        if everything {
+            self.scans_done += 1;
+            let every = match self.backend {
+                Backend::Events => self.ctx.config.watch.rescan,
+                Backend::Poll { .. } => self.ctx.config.watch.poll_interval,
+            };
+            self.next_scan = now + every;
+            if let Some(ready) = self.hooks_ready.take() {
+                ready();
+            }
+            if matches!(self.backend, Backend::Events) || self.scans_done.is_multiple_of(100) {
+                self.usage_wanted = true;
+            }
+        }
+        for (place, special) in self.arrivals.take_new_specials() {
+            self.warn_once(&format!("{place} is {special}: never followed, never opened"));
+        }
+    }
+
+    pub(super) fn drain_hints(&mut self) {
+        let Some(watcher) = &self.watcher else { return };
+        let drained = watcher.drain();
+        for error in drained.errors {
+            self.warn_once(&error.to_string());
+        }
+        self.rescan_wanted |= drained.rescan;
+        for hint in drained.hints {
+            self.hints.insert((hint.folder, hint.name), hint.how);
+        }
+        let now = self.now();
+        self.status_due.get_or_insert(now + super::status::QUIET);
+    }
+
+    /// Looks at a folder's names again soon.
+    pub(super) fn look_folder(&mut self, folder: &RelPath) {
+        // A scan of one folder would do; the whole is simpler, and these are rare.
+        let _ = folder;
+        self.rescan_wanted = true;
+    }
+
+    pub(super) fn looked(&mut self, looked: Vec<Looked>, now: Mono) {
+        self.looking = false;
+        let mut appeared = Vec::new();
+        for Looked { folder, name, how, entry } in looked {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(why) => {
+                    self.warn_once(&why);
+                    continue;
+                }
+            };
+            let is_folder = entry.as_ref().is_some_and(|e| e.kind == NameKind::Folder);
+            let seen = match how {
+                HintHow::Look(how) => how,
+                HintHow::DirAppeared | HintHow::Gone => How::Created,
+            };
+            self.arrivals.observe_entry(&folder, &name, entry.as_ref(), seen, now);
+            if is_folder && how == HintHow::DirAppeared {
+                appeared.push(folder.join(&name));
+            }
+        }
+        if !appeared.is_empty() {
+            if self.scanning {
+                self.rescan_wanted = true;
+            } else {
+                self.survey(appeared, false);
+            }
+        }
+    }
+
+    /// Reads the presets that the arrivals ask for.
+    pub(super) fn read_presets(&mut self, now: Mono) {
+        for query in self.arrivals.presets_to_read(now) {
+            self.preset_files.insert(query.folder.clone(), query.file.clone());
+            let chain = self.chain(&query.folder);
+            let ctx = self.ctx.clone();
+            self.spawn(async move {
+                let (config, inbox, asked) = (ctx.config.clone(), ctx.site.inbox.clone(), query.folder.clone());
+                let state = super::ctx::blocking(move || preset_state(&config, &inbox, &asked, &chain)).await;
+                let state = state.unwrap_or_else(|reason| PresetState::Broken { reason });
+                ctx.send(Event::Preset { query, state }).await;
+            });
+        }
+    }
+
+    /// The preset files from the inbox down to `folder`, as they were last seen.
+    pub(super) fn chain(&self, folder: &RelPath) -> Chain {
+        let file = |folder: &RelPath| self.preset_files.get(folder).cloned().flatten();
+        folder.chain().into_iter().map(|folder| (folder.clone(), file(&folder))).collect()
+    }
+
+    pub(super) fn preset_read(&mut self, query: PresetQuery, state: PresetState, now: Mono) {
+        self.preset_generation += 1;
+        if let PresetState::Broken { reason } = &state {
+            self.warn_once(&format!("a preset is broken, its folder waits: {reason}"));
+        }
+        self.arrivals.preset_state(&query, state, now);
+    }
+
+    pub(super) fn inbox_found(&mut self, found: InboxNow, now: Mono) {
+        self.inbox_check = false;
+        match found {
+            InboxNow::Same => {
+                if self.inbox_lost.take().is_some() {
+                    tracing::info!("the inbox is back");
+                    self.begin_anew(now);
+                }
+            }
+            InboxNow::Gone(why) => {
+                self.next_scan = now + LOOK_AGAIN;
+                if self.inbox_lost.is_none() {
+                    tracing::error!(reason = %why, "paused: the inbox is lost; nothing is taken for cancelled");
+                    self.inbox_lost = Some((why, self.ctx.clock.wall()));
+                    self.put_plans_back(now);
+                }
+            }
+            InboxNow::Back(site) => {
+                if site.working != self.ctx.site.working || self.working_lock.is_none() {
+                    self.working_lock = None;
+                    match (self.lock_working)(&site.working) {
+                        Ok(lock) => self.working_lock = Some(lock),
+                        Err(super::Locked::Held(why) | super::Locked::Failed(why)) => {
+                            self.warn_once(&why);
+                            self.inbox_lost.get_or_insert((why, self.ctx.clock.wall()));
+                            self.next_scan = now + LOOK_AGAIN;
+                            return;
+                        }
+                    }
+                }
+                tracing::warn!(inbox = %site.inbox.display(), "another directory stands at the inbox's place: it is watched and scanned afresh");
+                self.ctx.site = Arc::new(*site);
+                self.inbox_lost = None;
+                self.begin_anew(now);
+            }
+        }
+    }
+
+    /// The inbox is there again: watch, then scan, then go on.
+    fn begin_anew(&mut self, now: Mono) {
+        self.put_plans_back(now);
+        self.backend = backend(&self.ctx.config, &self.ctx.site);
+        self.arrivals.set_rules(rules(&self.ctx.config, &self.backend), now);
+        self.arrivals.folder_gone(&RelPath::root(), now);
+        self.preset_files.clear();
+        self.hints.clear();
+        self.start_watching();
+        self.rescan_wanted = true;
+    }
+}
+
+fn ignore(config: &Arc<Config>) -> impl Fn(&Path) -> bool + Send + Sync + 'static {
+    let config = Arc::clone(config);
+    move |path: &Path| RelPath::new(path).is_some_and(|path| config.watch.ignore.matches(&path))
+}
+
+fn preset_state(config: &Config, inbox: &Path, folder: &RelPath, chain: &Chain) -> PresetState {
+    match resolve_folder(config, inbox, chain) {
+        Ok((_, resolved)) => PresetState::Ok {
+            sidecar: resolved.sidecar(),
+            reference: resolved.reference(),
+            enabled: resolved.enabled(),
+            priority: resolved.priority(),
+        },
+        // An outer folder's preset stops its subtree by itself.
+        Err((at, _)) if at != *folder => PresetState::default(),
+        Err((at, reason)) => {
+            let file = show(at.as_path().as_os_str());
+            PresetState::Broken { reason: if reason.contains("preset") { reason } else { format!("{file}: {reason}") } }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! What a crash left is put in order before the inbox is first looked at. Each row of the table in
+//! ARCHITECTURE.md has its place here.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::domain::ids::{DropId, Fingerprint, RelPath, show};
+use crate::domain::kinds::{NameKind, classify};
+use crate::domain::life::{self, Shot, ShotState, Spooled};
+use crate::domain::names::{SetNames, numbered};
+use crate::domain::pairing::group_key;
+use crate::ledger::{Ledger as _, Limits, Member, NewDrop, OpenDrop, Role};
+use crate::outbox::claim;
+use crate::outbox::filing::{Move, move_file};
+use crate::outbox::folder::Folder;
+use crate::outbox::listing::Wanted;
+use crate::outbox::publish;
+use crate::outbox::sweep::sweep;
+use crate::reference::whole;
+
+use super::ctx::Ctx;
+use super::frozen::Frozen;
+use super::pump::place_of;
+use super::works::Work;
+use super::{Engine, EngineError, deliver, send};
+
+/// Where the originals of an open row were found.
+enum Originals {
+    /// In working (here), or already where they are filed.
+    There(PathBuf),
+    /// At least one is nowhere.
+    Missing(String),
+}
+
+impl Engine {
+    /// Puts in order what a crash left.
+    pub(super) async fn recover(&mut self) -> Result<(), EngineError> {
+        let ctx = self.ctx.clone();
+        let good = self.ledger_was_good;
+        let now = self.now();
+        let found = super::ctx::blocking(move || recover_all(&ctx, good)).await.map_err(EngineError::State)??;
+        for (open, lost) in found {
+            let place = place_of(&open.drop.folder, &open.drop.members);
+            self.note_in_work(&open, now);
+            let id = open.drop.id;
+            let frozen = Frozen::from_text(&open.drop.plan).unwrap_or_else(Frozen::nothing);
+            let mut work = Work::new(open, frozen, None, place, self.ctx.clock.wall());
+            if let Some(why) = lost {
+                tracing::error!(drop = %work.place, "{why}; its row stays open until a person closes it (reimagined retry)");
+                work.lost = Some(why);
+            } else {
+                tracing::info!(drop = %work.place, "taken up again");
+            }
+            self.works.insert(id, work);
+            self.work_order.push(id);
+        }
+        let wall = self.ctx.clock.wall();
+        let give_up = jiff::SignedDuration::try_from(self.ctx.config.watch.give_up).unwrap_or_default();
+        let since = wall.checked_sub(give_up).unwrap_or(wall);
+        for filed in self.ctx.record(move |l| l.filed_since(since)).await? {
+            let ago = Duration::try_from(wall.duration_since(filed.filed)).unwrap_or_default();
+            let stem = Path::new(&filed.name).file_stem().unwrap_or(&filed.name).to_owned();
+            self.arrivals.filed_earlier((&filed.folder, &stem), &filed.name, ago, filed.sent.map(jiff::Timestamp::as_millisecond), now);
+        }
+        let (keep, at) = (self.ctx.config.service.keep_history, wall);
+        self.ctx.record(move |l| l.tidy(keep, at)).await?;
+        self.usage_wanted = true;
+        for id in self.work_order.clone() {
+            self.advance(id, now);
+        }
+        Ok(())
+    }
+}
+
+fn state(e: impl std::fmt::Display) -> EngineError {
+    EngineError::State(e.to_string())
+}
+
+fn recover_all(ctx: &Ctx, good: bool) -> Result<Vec<(OpenDrop, Option<String>)>, EngineError> {
+    let site = &ctx.site;
+    let workings: Vec<PathBuf> = std::iter::once(site.working.clone()).chain(site.other_working.clone()).filter(|w| w.is_dir()).collect();
+    let mut temporaries = Vec::new();
+    for root in workings.iter().chain([&site.outbox, &site.archive, &site.errors]) {
+        temporaries.extend(sweep(root).map_err(state)?.temporaries);
+    }
+    ctx.spool.sweep_parts().map_err(state)?;
+
+    let open = ctx.ledger.call_blocking(|l| l.open_drops())??;
+    let mut found = Vec::new();
+    let mut ours: HashSet<(PathBuf, PathBuf)> = HashSet::new();
+    for mut row in open {
+        let originals = find_originals(ctx, &row, &workings)?;
+        let lost = match originals {
+            Originals::There(working) => {
+                row.drop.working = working;
+                None
+            }
+            Originals::Missing(why) => Some(why),
+        };
+        for member in row.drop.members.iter().filter(|m| m.moves) {
+            ours.insert((row.drop.working.clone(), row.drop.folder.as_path().join(&member.name)));
+        }
+        recover_shots(ctx, &mut row)?;
+        found.push((row, lost));
+    }
+    let known: HashSet<DropId> = found.iter().map(|(row, _)| row.drop.id).collect();
+    rescue_pictures(ctx, &known, &temporaries)?;
+    for working in &workings {
+        for (folder, names) in strays(working, &ours)? {
+            if good {
+                bring_back(ctx, working, &folder, &names)?;
+            } else {
+                found.push((give_to_errors(ctx, working, &folder, &names)?, None));
+            }
+        }
+    }
+    // From now on a file in working without a row was surely never sent.
+    ctx.ledger.call_blocking(|l| l.trust())??;
+    Ok(found)
+}
+
+/// Where a row's originals are; those that a power cut put back into the inbox are claimed again.
+fn find_originals(ctx: &Ctx, row: &OpenDrop, workings: &[PathBuf]) -> Result<Originals, EngineError> {
+    let mut at = row.drop.working.clone();
+    for (i, member) in row.drop.members.iter().filter(|m| m.moves).enumerate() {
+        let rel = &row.drop.folder;
+        let lies_in = |root: &Path| lies(root, rel, &member.name);
+        if let Some(root) = std::iter::once(&row.drop.working).chain(workings).find(|root| lies_in(root)) {
+            at.clone_from(root);
+            continue;
+        }
+        // Filed already, as far as this member goes.
+        if let Some(filing) = &row.filing
+            && let Some(name) = filing.names.get(i)
+        {
+            let root = if filing.fate == life::Fate::Archive { &ctx.site.archive } else { &ctx.site.errors };
+            if lies(root, rel, name) {
+                continue;
+            }
+        }
+        if lies_in(&ctx.site.inbox) && has_bytes(&ctx.site.inbox, rel, member) {
+            tracing::warn!(drop = %place_of(rel, &row.drop.members), "its claim was undone by a power cut; it is claimed again");
+            let from = Folder::existing(&ctx.site.inbox, rel).map_err(state)?;
+            let entry = from.and_then(|f| f.look(&member.name).ok().flatten());
+            if let Some(entry) = entry {
+                let again = claim::Member { name: member.name.clone(), facts: entry.facts };
+                claim::claim(&ctx.site.inbox, &ctx.site.working, rel, &[again]).map_err(state)?;
+                at.clone_from(&ctx.site.working);
+                continue;
+            }
+        }
+        return Ok(Originals::Missing(format!("{} is nowhere to be found", place_of(rel, std::slice::from_ref(member)))));
+    }
+    Ok(Originals::There(at))
+}
+
+fn lies(root: &Path, rel: &RelPath, name: &OsStr) -> bool {
+    let found = Folder::existing(root, rel).ok().flatten().and_then(|f| f.look(name).ok().flatten());
+    found.is_some_and(|entry| entry.is_file())
+}
+
+fn has_bytes(root: &Path, rel: &RelPath, member: &Member) -> bool {
+    let Some(print) = member.print else { return true };
+    let file = Folder::existing(root, rel).ok().flatten().and_then(|f| f.open(&member.name).ok());
+    file.and_then(|file| crate::reference::fingerprint(&file).ok()).is_some_and(|now| now == print)
+}
+
+/// Shots that were on the wire: received if their picture stands whole in the spool, unconfirmed else.
+fn recover_shots(ctx: &Ctx, row: &mut OpenDrop) -> Result<(), EngineError> {
+    let retry = ctx.config.retry.unconfirmed == crate::config::Unconfirmed::Retry;
+    let id = row.drop.id;
+    for shot in &mut row.drop.shots {
+        let spooled = match &shot.state {
+            ShotState::Sending { .. } | ShotState::Answered { .. } => spooled(ctx, id, shot)?,
+            _ => None,
+        };
+        let next = life::recover(shot, spooled, retry).map_err(state)?;
+        if next != *shot {
+            tracing::warn!(drop = %id, shot = shot.no.0 + 1, was = shot.state.word(), now = next.state.word(), "settled after a stop");
+            let (record, billed) = (next.clone(), next.state.billed());
+            ctx.ledger.call_blocking(move |l| l.step(id, &record, billed))??;
+            *shot = next;
+        }
+    }
+    Ok(())
+}
+
+fn spooled(ctx: &Ctx, id: DropId, shot: &Shot) -> Result<Option<Spooled>, EngineError> {
+    let Some(sealed) = ctx.spool.find(id, shot.no).map_err(state)? else { return Ok(None) };
+    let file = std::fs::File::open(&sealed.path).map_err(|e| state(format!("{}: {e}", sealed.path.display())))?;
+    let whole = whole::check(&file).map_err(|e| state(format!("{}: {e}", sealed.path.display())))?;
+    let Ok(extension) = deliver::extension(&whole) else { return Ok(None) };
+    let print = sealed.fingerprint().map_err(state)?;
+    Ok(Some(Spooled { blake3: print.to_string(), bytes: sealed.bytes, extension: extension.into(), at: ctx.clock.wall() }))
+}
+
+/// Pictures that no row knows of, in the spool or under a hidden name, reach the outbox all the same.
+fn rescue_pictures(ctx: &Ctx, known: &HashSet<DropId>, temporaries: &[publish::Temporary]) -> Result<(), EngineError> {
+    let spool = ctx.spool.list().map_err(state)?;
+    for sealed in spool.iter().filter(|s| !known.contains(&s.drop)) {
+        let file = std::fs::File::open(&sealed.path).map_err(|e| state(format!("{}: {e}", sealed.path.display())))?;
+        let whole = whole::check(&file).map_err(|e| state(format!("{}: {e}", sealed.path.display())))?;
+        let extension = deliver::extension(&whole).unwrap_or("bin");
+        let stem = OsString::from(format!("recovered-{}-{}", sealed.drop, sealed.shot.0 + 1));
+        let name = free_name(ctx, &RelPath::root(), &stem, &format!(".{extension}"))?;
+        let delivery = publish::Delivery {
+            spool: &ctx.spool,
+            drop: sealed.drop,
+            shot: sealed.shot,
+            root: &ctx.site.outbox,
+            rel: &RelPath::root(),
+            name: &name,
+            provenance: None,
+        };
+        publish::publish(&delivery).map_err(state)?;
+        tracing::warn!(result = %show(&name), "a received picture that no row knows of was put into the outbox");
+    }
+    let in_spool: HashSet<_> = spool.iter().map(|s| (s.drop, s.shot)).collect();
+    for temporary in temporaries.iter().filter(|t| !known.contains(&t.drop) && !in_spool.contains(&(t.drop, t.shot))) {
+        let file = std::fs::File::open(&temporary.path).map_err(|e| state(format!("{}: {e}", temporary.path.display())))?;
+        let Ok(whole) = whole::check(&file) else { continue };
+        // A copy that was cut off has its whole in the spool; without one it is nothing to anybody.
+        let Ok(extension) = deliver::extension(&whole) else { continue };
+        let stem = OsString::from(format!("recovered-{}-{}", temporary.drop, temporary.shot.0 + 1));
+        let name = free_name(ctx, &temporary.rel, &stem, &format!(".{extension}"))?;
+        publish::rescue(&ctx.site.outbox, temporary, &name).map_err(state)?;
+        tracing::warn!(result = %show(&name), "a received picture that no row knows of was put into the outbox");
+    }
+    Ok(())
+}
+
+fn free_name(ctx: &Ctx, rel: &RelPath, stem: &OsStr, suffix: &str) -> Result<OsString, EngineError> {
+    let names = |n: u32| vec![numbered(stem, n, OsStr::new(suffix))];
+    let wanted = [Wanted { root: &ctx.site.outbox, rel, names: &names }];
+    let n = ctx.listings.choose_number(&wanted, |_| false).map_err(state)?;
+    Ok(numbered(stem, n, OsStr::new(suffix)))
+}
+
+/// Files in working that belong to no row, by folder and by what belongs together: sidecars first, the
+/// picture last. Dotfiles are the daemon's.
+fn strays(working: &Path, ours: &HashSet<(PathBuf, PathBuf)>) -> Result<Vec<(RelPath, Vec<OsString>)>, EngineError> {
+    let mut groups: BTreeMap<(RelPath, Vec<u8>), Vec<OsString>> = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(working).follow_links(false).sort_by_file_name() {
+        let entry = entry.map_err(state)?;
+        let Some(rel) = RelPath::below(working, entry.path()) else { continue };
+        let Some(name) = rel.name() else { continue };
+        let hidden = name.as_encoded_bytes().starts_with(b".");
+        if !entry.file_type().is_file() || hidden || ours.contains(&(working.to_path_buf(), rel.as_path().to_path_buf())) {
+            continue;
+        }
+        let folder = rel.parent().unwrap_or_default();
+        let key = format!("{:?}", group_key(name)).into_bytes();
+        groups.entry((folder, key)).or_default().push(name.to_owned());
+    }
+    Ok(groups
+        .into_iter()
+        .map(|((folder, _), mut names)| {
+            names.sort_by_key(|name| role(&folder, name) == Role::Picture);
+            (folder, names)
+        })
+        .collect())
+}
+
+fn role(folder: &RelPath, name: &OsStr) -> Role {
+    match classify(folder, name, false, &|_: &Path| false) {
+        NameKind::Picture(_) => Role::Picture,
+        NameKind::Sidecar(_) => Role::Sidecar,
+        _ => Role::Foreign,
+    }
+}
+
+/// Never sent: back into the inbox, under a free number where the name is taken by now.
+fn bring_back(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString]) -> Result<(), EngineError> {
+    let lead = names.last().cloned().unwrap_or_default();
+    let stem = Path::new(&lead).file_stem().map(OsStr::to_os_string).unwrap_or_default();
+    let set = SetNames::new(&stem, names);
+    let free = |n: u32| set.members(n);
+    let wanted = [Wanted { root: &ctx.site.inbox, rel: folder, names: &free }];
+    let n = ctx.listings.choose_number(&wanted, |_| false).map_err(state)?;
+    for (name, new) in names.iter().zip(set.members(n)) {
+        move_file(&Move {
+            from_root: working,
+            from_rel: folder,
+            from_name: name,
+            to_root: &ctx.site.inbox,
+            to_rel: folder,
+            to_name: &new,
+            print: None,
+            stage: Some(&ctx.site.working),
+        })
+        .map_err(state)?;
+        tracing::info!(file = %show(folder.join(name).as_path().as_os_str()), "was claimed and never sent: back in the inbox");
+    }
+    claim::prune(working, folder);
+    Ok(())
+}
+
+/// Without a good ledger nobody knows what was sent: to errors as unconfirmed, nothing is sent for it.
+fn give_to_errors(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString]) -> Result<OpenDrop, EngineError> {
+    let lead = names.last().cloned().unwrap_or_default();
+    let stem = Path::new(&lead).file_stem().map(OsStr::to_os_string).unwrap_or_default();
+    let mut members = Vec::new();
+    for name in names {
+        let file = Folder::existing(working, folder).map_err(state)?.and_then(|f| f.open(name).ok());
+        let print: Option<Fingerprint> = file.as_ref().and_then(|f| crate::reference::fingerprint(f).ok());
+        let size = file.as_ref().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
+        members.push(Member { name: name.clone(), role: role(folder, name), print, size, moves: true });
+    }
+    let reason = "unconfirmed: it was in work when the ledger was lost or damaged, so nobody knows whether it was sent and billed";
+    let drop = NewDrop {
+        id: send::new_id(),
+        folder: folder.clone(),
+        stem,
+        members,
+        working: working.to_path_buf(),
+        recognition: None,
+        plan: Frozen::nothing().to_text(),
+        shots: Vec::new(),
+        failure: Some(reason.into()),
+        continues: None,
+    };
+    let (row, moment) = (drop.clone(), ctx.clock.moment());
+    ctx.ledger.call_blocking(move |l| l.begin(&row, None, Limits::default(), &moment))??;
+    tracing::warn!(drop = %place_of(folder, &drop.members), "{reason}");
+    Ok(OpenDrop { drop, claimed: ctx.clock.wall(), number: None, filing: None })
+}

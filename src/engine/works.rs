@@ -1,0 +1,375 @@
+//! Drops in work, as the loop sees them, and what follows from where their shots stand.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::domain::ids::{DropId, Mono, Place, ShotNo};
+use crate::domain::life::{Shot, ShotEvent, ShotState, may_go_back};
+use crate::domain::verdict::Billed;
+use crate::ledger::OpenDrop;
+
+use super::event::{Fetched, FiledAs, KeepFault, Prepared, Stepped};
+use super::frozen::Frozen;
+use super::{Engine, LOOK_AGAIN, deliver, file, send};
+
+/// How long an answered shot's picture is tried to be fetched.
+const FETCH_FOR: Duration = Duration::from_secs(3600);
+
+/// A drop in work.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub open: OpenDrop,
+    pub frozen: Frozen,
+    pub prepared: Option<Prepared>,
+    /// Where its lead lay: the same name for it over a return to the inbox.
+    pub place: Place,
+    /// Shots that a worker has.
+    pub busy: HashSet<ShotNo>,
+    /// A worker files it, or brings it back.
+    pub closing: bool,
+    /// Its originals are nowhere.
+    pub lost: Option<String>,
+    /// It could not go back into the inbox, where its name is taken: it stays due.
+    pub stays: bool,
+    /// When each fetch may be tried again, and how often it was.
+    pub fetches: std::collections::HashMap<ShotNo, (u32, Mono)>,
+    /// Since when it is in its present state, for `status`.
+    pub since: Timestamp,
+}
+
+impl Work {
+    /// A drop in work, with nothing going on.
+    pub fn new(open: OpenDrop, frozen: Frozen, prepared: Option<Prepared>, place: Place, since: Timestamp) -> Self {
+        Self {
+            open,
+            frozen,
+            prepared,
+            place,
+            busy: HashSet::new(),
+            closing: false,
+            lost: None,
+            stays: false,
+            fetches: std::collections::HashMap::new(),
+            since,
+        }
+    }
+
+    pub fn shot(&self, no: ShotNo) -> Option<&Shot> {
+        self.open.drop.shots.iter().find(|s| s.no == no)
+    }
+
+    pub fn set(&mut self, shot: Shot) {
+        if let Some(place) = self.open.drop.shots.iter_mut().find(|s| s.no == shot.no) {
+            *place = shot;
+        }
+    }
+
+    /// Whether all its shots have ended.
+    pub fn has_ended(&self) -> bool {
+        self.open.drop.shots.iter().all(|s| s.state.has_ended())
+    }
+
+    /// The first shot that may be sent at this moment.
+    pub fn due(&self, wall: Timestamp) -> Option<&Shot> {
+        if self.closing || self.lost.is_some() {
+            return None;
+        }
+        self.open.drop.shots.iter().find(|s| match &s.state {
+            ShotState::Due { not_before } => !self.busy.contains(&s.no) && not_before.is_none_or(|at| at <= wall),
+            _ => false,
+        })
+    }
+
+    /// Whether any shot is due, now or later.
+    pub fn has_due(&self) -> bool {
+        self.lost.is_none() && self.open.drop.shots.iter().any(|s| matches!(s.state, ShotState::Due { .. }))
+    }
+}
+
+impl Engine {
+    /// Sets what follows from where a drop's shots stand going.
+    pub(super) fn advance(&mut self, id: DropId, now: Mono) {
+        let Some(work) = self.works.get_mut(&id) else { return };
+        if work.closing || self.blocked.get(&id).is_some_and(|(_, at)| *at > now) {
+            return;
+        }
+        self.blocked.remove(&id);
+        let mut todo = Vec::new();
+        for shot in &work.open.drop.shots {
+            if work.busy.contains(&shot.no) {
+                continue;
+            }
+            match &shot.state {
+                ShotState::Answered { .. } if work.fetches.get(&shot.no).is_none_or(|(_, at)| *at <= now) => todo.push(shot.clone()),
+                ShotState::Received { .. } | ShotState::Publishing { .. } => todo.push(shot.clone()),
+                _ => {}
+            }
+        }
+        // One shot of a drop is published at a time, so that its set gets one number.
+        let publishing = work.open.drop.shots.iter().any(|s| {
+            work.busy.contains(&s.no) && matches!(s.state, ShotState::Received { .. } | ShotState::Publishing { .. })
+        });
+        let mut may_publish = !publishing;
+        for shot in todo {
+            let Some(work) = self.works.get_mut(&id) else { return };
+            let ctx = self.ctx.clone();
+            if matches!(shot.state, ShotState::Answered { .. }) {
+                work.busy.insert(shot.no);
+                self.spawn(deliver::fetch(ctx, id, shot));
+            } else if may_publish {
+                may_publish = false;
+                work.busy.insert(shot.no);
+                let (open, frozen) = (work.open.clone(), work.frozen.clone());
+                self.spawn(deliver::publish(ctx, open, frozen, shot));
+            }
+        }
+        let Some(work) = self.works.get_mut(&id) else { return };
+        if work.busy.is_empty() && work.has_ended() && work.lost.is_none() {
+            work.closing = true;
+            let (ctx, open) = (self.ctx.clone(), work.open.clone());
+            self.spawn(file::file(ctx, open));
+        }
+    }
+
+    /// Applies `event` to a shot and commits it; the loop hears of it as [`Event::Stepped`].
+    pub(super) fn step(&mut self, id: DropId, no: ShotNo, event: ShotEvent) {
+        let Some(work) = self.works.get_mut(&id) else { return };
+        let Some(shot) = work.shot(no) else { return };
+        match shot.apply(event) {
+            Ok(next) => {
+                work.set(next.clone());
+                work.busy.insert(no);
+                let ctx = self.ctx.clone();
+                self.spawn(send::commit(ctx, id, next));
+            }
+            Err(e) => {
+                work.busy.remove(&no);
+                tracing::error!(drop = %work.place, error = %e, "a step that makes no sense was not taken; please report this");
+            }
+        }
+    }
+
+    pub(super) fn stepped(&mut self, id: DropId, no: ShotNo, stepped: Stepped, now: Mono) {
+        let Some(work) = self.works.get_mut(&id) else { return };
+        work.busy.remove(&no);
+        work.since = self.ctx.clock.wall();
+        self.usage_wanted = true;
+        if let Ok(shot) = stepped {
+            match &shot.state {
+                ShotState::Failed { reason, billed, .. } => {
+                    tracing::warn!(drop = %work.place, shot = no.0 + 1, reason = %reason, billed = %billed, "failed");
+                }
+                ShotState::Unconfirmed { reason } => {
+                    tracing::warn!(drop = %work.place, shot = no.0 + 1, reason = %reason, "unconfirmed: nobody knows whether it was billed");
+                }
+                _ => {}
+            }
+            work.set(shot);
+        }
+        self.send_back_if_paused(id, now);
+        self.advance(id, now);
+    }
+
+    pub(super) fn kept(&mut self, id: DropId, no: ShotNo, kept: Result<Shot, KeepFault>, now: Mono) {
+        let Some(work) = self.works.get_mut(&id) else { return };
+        match kept {
+            Ok(shot) => {
+                work.busy.remove(&no);
+                work.set(shot);
+                work.since = self.ctx.clock.wall();
+                self.usage_wanted = true;
+                self.advance(id, now);
+            }
+            Err(KeepFault::NotAPicture(why)) => {
+                let again = self.ctx.config.retry.unconfirmed == crate::config::Unconfirmed::Retry
+                    && work.shot(no).is_some_and(Shot::may_be_sent_again_unconfirmed);
+                self.step(id, no, ShotEvent::Lose { reason: why, again });
+            }
+            Err(KeepFault::Environment(why)) => {
+                // The bytes are here; only the disk has to take them.
+                self.our_trouble(&why, now);
+                if let Some(shot) = self.works.get(&id).and_then(|w| w.shot(no)).cloned() {
+                    let ctx = self.ctx.clone();
+                    self.spawn(async move {
+                        tokio::time::sleep(LOOK_AGAIN).await;
+                        deliver::keep(ctx, id, shot).await;
+                    });
+                }
+            }
+        }
+    }
+
+    pub(super) fn fetched(&mut self, id: DropId, no: ShotNo, fetched: Fetched, now: Mono) {
+        let wall = self.ctx.clock.wall();
+        let Some(work) = self.works.get_mut(&id) else { return };
+        let fail = |reason: String| ShotEvent::Fail { reason, billed: Billed::Yes };
+        match fetched {
+            Fetched::Kept(shot) => {
+                work.busy.remove(&no);
+                work.set(shot);
+                self.advance(id, now);
+            }
+            Fetched::Refused(why) => self.step(id, no, fail(format!("its address is not one that is fetched: {why}"))),
+            Fetched::Later(why) | Fetched::NotAPicture(why) => {
+                let since = work.shot(no).and_then(|s| match &s.state {
+                    ShotState::Answered { since, .. } => Some(*since),
+                    _ => None,
+                });
+                let age = since.map_or(FETCH_FOR, |since| Duration::try_from(wall.duration_since(since)).unwrap_or_default());
+                if age >= FETCH_FOR {
+                    return self.step(id, no, fail(format!("it could not be fetched for an hour: {why}")));
+                }
+                work.busy.remove(&no);
+                let tries = work.fetches.get(&no).map_or(0, |(tries, _)| *tries) + 1;
+                let retry = &self.ctx.config.retry;
+                let delay = crate::domain::pace::backoff(tries, retry.first_delay.min(Duration::from_secs(5)), Duration::from_secs(120), 1.0);
+                work.fetches.insert(no, (tries, now + delay));
+                if tries == 1 {
+                    tracing::warn!(drop = %work.place, why = %why, "the picture could not be fetched yet; it is tried for an hour");
+                }
+            }
+            Fetched::Environment(why) => {
+                work.busy.remove(&no);
+                work.fetches.insert(no, (0, now + LOOK_AGAIN));
+                self.our_trouble(&why, now);
+            }
+        }
+    }
+
+    pub(super) fn published(&mut self, id: DropId, no: ShotNo, number: Option<u32>, done: Stepped, now: Mono) {
+        let Some(work) = self.works.get_mut(&id) else { return };
+        work.busy.remove(&no);
+        if number.is_some() {
+            work.open.number = number;
+        }
+        match done {
+            Ok(shot) => {
+                if let ShotState::Delivered { name, .. } = &shot.state {
+                    let place = deliver::shown_name(&work.open.drop.folder, name);
+                    let cost = shot.receipt.cost;
+                    tracing::info!(drop = %work.place, result = %place, cost, request = shot.receipt.request_id, "delivered");
+                }
+                work.set(shot);
+                work.since = self.ctx.clock.wall();
+                self.usage_wanted = true;
+                self.advance(id, now);
+            }
+            Err(why) => self.block(id, &why, now),
+        }
+    }
+
+    /// A drop's results or originals can't be put where they belong just now: shown, tried again, nothing new
+    /// is sent.
+    pub(super) fn block(&mut self, id: DropId, why: &str, now: Mono) {
+        if let Some(work) = self.works.get_mut(&id) {
+            work.closing = false;
+            let place = work.place.clone();
+            self.blocked.insert(id, (why.to_owned(), now + LOOK_AGAIN));
+            self.warn_once(&format!("{place} cannot be put where it belongs; it is tried again, and nothing new is sent meanwhile: {why}"));
+        }
+    }
+
+    pub(super) fn filed(&mut self, id: DropId, done: Result<FiledAs, String>, now: Mono) {
+        let Some(work) = self.works.get_mut(&id) else { return };
+        match done {
+            Ok(FiledAs::Archived) => {
+                self.ended.delivered += 1;
+                tracing::info!(drop = %work.place, "done, original in the archive");
+                self.end(id, now);
+            }
+            Ok(FiledAs::Failed { reason, note }) => {
+                self.ended.failed += 1;
+                tracing::warn!(drop = %work.place, reason = %reason, note = %crate::domain::ids::show(note.as_os_str()), "in errors");
+                self.end(id, now);
+            }
+            Ok(FiledAs::Missing(why)) => {
+                work.closing = false;
+                work.lost = Some(why.clone());
+                tracing::error!(drop = %work.place, "{why}; its row stays open until a person closes it (reimagined retry)");
+                let ids = (work.open.drop.folder.clone(), work.open.drop.stem.clone());
+                self.arrivals.filed(&ids.0, &ids.1, now);
+            }
+            Err(why) => self.block(id, &why, now),
+        }
+    }
+
+    fn end(&mut self, id: DropId, now: Mono) {
+        self.blocked.remove(&id);
+        self.work_order.retain(|other| *other != id);
+        if let Some(work) = self.works.remove(&id) {
+            self.arrivals.filed(&work.open.drop.folder, &work.open.drop.stem, now);
+        }
+        self.usage_wanted = true;
+    }
+
+    /// Whether a drop may go back, and no worker has it.
+    fn goes_back(&self, id: DropId) -> bool {
+        self.works.get(&id).is_some_and(|w| {
+            !w.closing && w.busy.is_empty() && w.lost.is_none() && !w.stays && may_go_back(&w.open.drop.shots)
+        })
+    }
+
+    pub(super) fn send_back(&mut self, id: DropId) {
+        if self.inbox_lost.is_some() || !self.goes_back(id) {
+            return;
+        }
+        if let Some(work) = self.works.get_mut(&id) {
+            work.closing = true;
+            let (ctx, open) = (self.ctx.clone(), work.open.clone());
+            self.spawn(file::go_back(ctx, open));
+        }
+    }
+
+    pub(super) fn send_back_if_paused(&mut self, id: DropId, _now: Mono) {
+        if self.gate.sends_back() || self.stopping.is_some() {
+            self.send_back(id);
+        }
+    }
+
+    /// Everything pauses, or the end has come.
+    pub(super) fn send_back_what_can_go(&mut self, _now: Mono) {
+        for id in self.work_order.clone() {
+            self.send_back(id);
+        }
+    }
+
+    pub(super) fn went_back(&mut self, id: DropId, back: Result<bool, String>, now: Mono) {
+        let Some(work) = self.works.get_mut(&id) else { return };
+        match back {
+            Ok(true) => {
+                tracing::info!(drop = %work.place, "back in the inbox, unsent");
+                let (folder, stem) = (work.open.drop.folder.clone(), work.open.drop.stem.clone());
+                self.works.remove(&id);
+                self.work_order.retain(|other| *other != id);
+                self.arrivals.returned(&folder, &stem, now);
+                self.look_folder(&folder);
+            }
+            Ok(false) => {
+                work.closing = false;
+                work.stays = true;
+            }
+            Err(why) => {
+                tracing::error!(drop = %work.place, error = %why, "could not go back into the inbox; the next start brings it back");
+                let (folder, stem) = (work.open.drop.folder.clone(), work.open.drop.stem.clone());
+                self.works.remove(&id);
+                self.work_order.retain(|other| *other != id);
+                self.arrivals.returned(&folder, &stem, now);
+            }
+        }
+    }
+
+    pub(super) fn drop_event_shot(&mut self, id: DropId, no: ShotNo) -> Option<(Shot, bool)> {
+        let work = self.works.get(&id)?;
+        let cached = matches!(work.frozen.reference, super::frozen::Reference::Uploaded { cached: true, .. });
+        Some((work.shot(no)?.clone(), cached))
+    }
+
+    /// Tells the loop that a worker's place is free although its work went no further.
+    pub(super) fn release(&mut self, id: DropId, no: ShotNo) {
+        if let Some(work) = self.works.get_mut(&id) {
+            work.busy.remove(&no);
+        }
+    }
+}

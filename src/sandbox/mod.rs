@@ -1,1 +1,2 @@
 //! A stand-in for the API on loopback.
+mod paint;

@@ -18,7 +18,7 @@ const WORK_SCALE: f64 = 0.47;
 
 /// Why a picture could not be painted. A mistake of this room, never of who asked.
 #[derive(Debug, Error)]
-pub enum PaintError {
+pub(crate) enum PaintError {
     /// The scaler refused the sizes or the buffer.
     #[error("cannot scale a picture from {from} to {to}: {why}")]
     Scale {
@@ -96,7 +96,8 @@ mod tests {
             let size = Size { width, height }.of_result();
             let area = size.area() as f64;
             assert!((area / AREA - 1.0).abs() < 0.01, "{width}×{height} → {size}");
-            let (before, after) = (f64::from(width) / f64::from(height), f64::from(size.width) / f64::from(size.height));
+            let (before, after) =
+                (f64::from(width) / f64::from(height), f64::from(size.width) / f64::from(size.height));
             assert!((before / after - 1.0).abs() < 0.01, "{width}×{height} → {size}");
         }
     }

@@ -109,10 +109,16 @@ const PALETTES: &[Palette] = &[
         drift: Drift::Sparks,
     },
     Palette {
-        words: &["ocean", "sea", "underwater", "water", "lake", "coral", "aquatic"],
+        words: &["underwater", "coral", "aquatic", "reef"],
+        cool: [0x0004_1b2d, 0x000a_4a6b, 0x001a_8fa6, 0x007f_d6cf, 0x00f0_fff4],
+        warm: [0x0012_2038, 0x0020_6078, 0x0048_b09c, 0x00d0_e49c, 0x00ff_f5cc],
+        drift: Drift::Bubbles,
+    },
+    Palette {
+        words: &["ocean", "sea", "water", "lake", "river", "harbour", "harbor"],
         cool: [0x0004_1b2d, 0x000a_4a6b, 0x001a_8fa6, 0x007f_d6cf, 0x00f0_fff4],
         warm: [0x0008_2634, 0x0014_6468, 0x0040_ac94, 0x00c4_e2a0, 0x00ff_f5cc],
-        drift: Drift::Bubbles,
+        drift: Drift::Nothing,
     },
     Palette {
         words: &["forest", "jungle", "moss", "meadow", "garden", "botanical", "woodland"],

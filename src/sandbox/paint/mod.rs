@@ -14,7 +14,7 @@ mod strokes;
 
 use image::RgbImage;
 
-pub use canvas::PaintError;
+pub(crate) use canvas::PaintError;
 use canvas::Size;
 use look::{Look, Medium, Rgb};
 use noise::Dice;
@@ -88,10 +88,14 @@ fn from_reference(picture: &RgbImage, work: Size, medium: Medium, order: &Order)
         Medium::Glow | Medium::Gouache | Medium::Pencil => 0.0,
     };
     let radius = ((2.0 + broad + 6.0 * loose) * unit).round().max(1.0) as usize;
+    let fine = strokes::detail(&rgb, work)?;
     for _ in 0..if order.fast { 1 } else { 2 } {
         rgb = strokes::brush(&rgb, work, radius);
     }
-    let (light, warm) = strokes::tones(&rgb);
+    let (mut light, warm) = strokes::tones(&rgb);
+    // Whiskers and trusses are thinner than the brush: what it took away comes back, the closer the
+    // reference is followed.
+    strokes::sharpen(&mut light, &fine, (1.0 - loose * 1.4).max(0.0) * if medium == Medium::Oil { 0.5 } else { 1.0 });
     let (low, high) = (60 + (90.0 * loose) as i32, 230 + (200.0 * loose) as i32);
     let lines = strokes::lines(&light, work, low, high);
     Ok(Planes { light, warm, lines })
@@ -132,7 +136,8 @@ fn compose(planes: &Planes, work: Size, full: Size, look: &Look, order: &Order) 
     let shine = if look.medium == Medium::Glow {
         let near = canvas::blur(&planes.lines, work, 5)?;
         let far = canvas::blur(&planes.lines, work, 16)?;
-        let both: Vec<u8> = near.iter().zip(&far).map(|(a, b)| ((u16::from(*a) + u16::from(*b) * 2) / 3) as u8).collect();
+        let both: Vec<u8> =
+            near.iter().zip(&far).map(|(a, b)| ((u16::from(*a) + u16::from(*b) * 2) / 3) as u8).collect();
         canvas::resize(&both, 1, work, full)?
     } else {
         Vec::new()

@@ -46,10 +46,8 @@ pub(super) fn of_text(text: &str) -> u64 {
 /// A soft random surface, 0–255: `cells` bumps along the longer edge.
 pub(super) fn field(size: Size, cells: u32, dice: &mut Dice) -> Result<Vec<u8>, PaintError> {
     let long = size.width.max(size.height).max(1);
-    let grid = Size {
-        width: (size.width * cells).div_ceil(long).max(2),
-        height: (size.height * cells).div_ceil(long).max(2),
-    };
+    let grid =
+        Size { width: (size.width * cells).div_ceil(long).max(2), height: (size.height * cells).div_ceil(long).max(2) };
     let bumps: Vec<u8> = (0..grid.area()).map(|_| (dice.next() >> 56) as u8).collect();
     canvas::resize(&bumps, 1, grid, size)
 }

@@ -47,8 +47,10 @@ pub(super) fn landscape(size: Size, dice: &mut Dice) -> Result<(Vec<u8>, Vec<u8>
             let lit = if (x as f32) < sun.0 { -lit } else { lit };
             for y in top.max(0.0) as usize..height {
                 let at = y * width + x;
-                let haze = ((y as f32 - top) / (height as f32 * 0.3)).min(1.0) * 34.0 * (1.0 - near);
-                light[at] = (tone + lit.clamp(-14.0, 14.0) + haze).clamp(8.0, 240.0) as u8;
+                let deep = ((y as f32 - top) / (height as f32 * 0.3)).min(1.0);
+                let haze = deep * 34.0 * (1.0 - near);
+                let slope = lit.clamp(-14.0, 14.0) * (1.0 - deep * 4.0).max(0.0);
+                light[at] = (tone + slope + haze).clamp(8.0, 240.0) as u8;
                 warm[at] = (warmth - haze).clamp(0.0, 255.0) as u8;
             }
         }

@@ -3,7 +3,7 @@
 //! Works on small planes (see [`Size::of_work`]), so that a picture takes a fraction of a second even
 //! without optimisation. Promises to keep edges where they are; how far forms may wander is the caller's.
 
-use super::canvas::Size;
+use super::canvas::{self, PaintError, Size};
 
 /// A Kuwahara filter on RGB: each pixel takes the mean of the calmest of the four squares around it.
 /// Leaves edges, flattens the rest into strokes of about `radius` pixels.
@@ -51,8 +51,7 @@ impl Sums {
             for x in 0..width {
                 let at = (y * width + x) * 3;
                 let light = u32::from(luma(rgb[at], rgb[at + 1], rgb[at + 2]));
-                let pixel =
-                    [light, light * light, u32::from(rgb[at]), u32::from(rgb[at + 1]), u32::from(rgb[at + 2])];
+                let pixel = [light, light * light, u32::from(rgb[at]), u32::from(rgb[at + 1]), u32::from(rgb[at + 2])];
                 let above = table[y * stride + x + 1];
                 let cell = &mut table[(y + 1) * stride + x + 1];
                 for channel in 0..5 {
@@ -127,6 +126,26 @@ fn levels(plane: &[u8], least: u32, middle: f32) -> Vec<u8> {
     let bend = 1.0 + (bend - 1.0) * middle;
     let table: Vec<u8> = (0..256).map(|value| (place(value).powf(bend) * 255.0) as u8).collect();
     plane.iter().map(|value| table[usize::from(*value)]).collect()
+}
+
+/// What is finer than the brush: how much lighter (above 128) or darker each pixel is than its surroundings.
+pub(super) fn detail(rgb: &[u8], size: Size) -> Result<Vec<u8>, PaintError> {
+    let light: Vec<u8> = rgb.chunks_exact(3).map(|p| luma(p[0], p[1], p[2])).collect();
+    let around = canvas::blur(&light, size, 5)?;
+    Ok(light.iter().zip(&around).map(|(a, b)| (128 + i32::from(*a) - i32::from(*b)).clamp(0, 255) as u8).collect())
+}
+
+/// Gives [`detail`] back to a plane. Small differences, which are noise, stay away.
+pub(super) fn sharpen(plane: &mut [u8], detail: &[u8], strength: f32) {
+    let table: Vec<i32> = (0..256_i32)
+        .map(|value| {
+            let step = value - 128;
+            ((step.abs() - 3).max(0) as f32 * step.signum() as f32 * strength * 1.5).clamp(-90.0, 90.0) as i32
+        })
+        .collect();
+    for (value, fine) in plane.iter_mut().zip(detail) {
+        *value = (i32::from(*value) + table[usize::from(*fine)]).clamp(0, 255) as u8;
+    }
 }
 
 /// Where lines are, 0–255: the slope of `plane` (Sobel), nothing below `low`, all at `high`.

@@ -176,7 +176,7 @@ async fn model_call(room: &Arc<Room>, cord: &Cord, headers: &HeaderMap, body: Bo
     if let Ok(value) = serde_json::from_slice::<Value>(&body) {
         room.state().remember_body(value);
     }
-    let asked = room.state().next_fault(Endpoint::Model);
+    let asked = room.state().next_fault(Endpoint::Model).filter(|fault| *fault != Fault::default());
     let checked = Request::read(&body).and_then(|request| Ok((Wish::read(&request.prompt)?, request)));
     let (wish, request) = match (checked, &asked) {
         (Ok(both), _) => both,

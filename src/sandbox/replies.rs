@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
@@ -26,7 +26,7 @@ use super::wire::Cord;
 /// What would be answered if nothing went wrong.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+    pub(super) headers: Vec<(&'static str, HeaderValue)>,
     pub(super) mime: &'static str,
     pub(super) body: Bytes,
 }
@@ -34,7 +34,7 @@ pub(super) struct Answer {
 impl Answer {
     /// JSON.
     pub(super) fn json(status: StatusCode, value: &Value) -> Self {
-        Self { status, headers: HeaderMap::new(), mime: "application/json", body: Bytes::from(value.to_string()) }
+        Self { status, headers: Vec::new(), mime: "application/json", body: Bytes::from(value.to_string()) }
     }
 
     /// The service's way to say no.
@@ -44,13 +44,13 @@ impl Answer {
 
     /// A picture.
     pub(super) fn picture(mime: &'static str, body: Bytes) -> Self {
-        Self { status: StatusCode::OK, headers: HeaderMap::new(), mime, body }
+        Self { status: StatusCode::OK, headers: Vec::new(), mime, body }
     }
 
     /// With one more header; a value that cannot be one is left out.
     pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(name, value);
+            self.headers.push((name, value));
         }
         self
     }
@@ -63,7 +63,9 @@ impl Answer {
     fn wrap(self, body: impl FnOnce(Bytes) -> Body) -> Response {
         let mut response = body(self.body).into_response();
         *response.status_mut() = self.status;
-        response.headers_mut().extend(self.headers);
+        for (name, value) in self.headers {
+            response.headers_mut().insert(name, value);
+        }
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(self.mime));
         response
     }
@@ -101,7 +103,7 @@ impl Answer {
             }
             How::Cut => {
                 let whole = self.body.len().to_string();
-                self.with("content-length", &whole).wrap(cut)
+                self.with("content-length", &whole).wrap(|body| cut(&body))
             }
             How::Endless => {
                 let stopping = stopping.clone();
@@ -112,7 +114,7 @@ impl Answer {
 }
 
 /// The first half of a body, and then the end of the connection.
-fn cut(body: Bytes) -> Body {
+fn cut(body: &Bytes) -> Body {
     let half = body.slice(..body.len() / 2);
     Body::from_stream(stream::unfold(Some(half), |half| async move {
         match half {

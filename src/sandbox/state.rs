@@ -240,13 +240,13 @@ mod tests {
 
     use super::*;
 
-    fn state(options: Options) -> State {
-        State::new(&options)
+    fn state(options: &Options) -> State {
+        State::new(options)
     }
 
     #[test]
     fn free_credits_go_first_and_nothing_is_given_on_tick() {
-        let mut state = state(Options { credits: 0.06, free_credits: 0.03, ..Options::default() });
+        let mut state = state(&Options { credits: 0.06, free_credits: 0.03, ..Options::default() });
         assert!(state.charge());
         assert_eq!((state.stats.free_credits, state.stats.credits), (0.0, 0.05));
         assert!(state.charge());
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_pace_is_held_over_any_sixty_seconds() {
-        let mut state = state(Options { requests_per_minute: 2, ..Options::default() });
+        let mut state = state(&Options { requests_per_minute: 2, ..Options::default() });
         let start = Instant::now();
         assert_eq!(state.admit(start), Ok(()));
         assert_eq!(state.admit(start + Duration::from_secs(20)), Ok(()));
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn the_oldest_assets_go_first() {
-        let mut state = state(Options::default());
+        let mut state = state(&Options::default());
         let asset = |i: usize| Asset { mime: "image/png", bytes: Bytes::from(i.to_string()) };
         let names: Vec<_> = (0..MAX_ASSETS).map(|i| state.keep_asset("png", asset(i))).collect();
         assert_eq!(state.keep_asset("png", asset(0)), names[0]);
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn bytes_of_assets_are_bounded_too() {
-        let mut state = state(Options::default());
+        let mut state = state(&Options::default());
         for i in 0..4_u8 {
             state.keep_asset("png", Asset { mime: "image/png", bytes: Bytes::from(vec![i; MAX_ASSET_BYTES / 3 + 1]) });
         }
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn faults_come_in_order_and_then_every_nth() {
-        let mut state = state(Options {
+        let mut state = state(&Options {
             faults: vec![Fault::status(500), Fault::default()],
             every: Some((2, Fault::status(503))),
             ..Options::default()
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_prompts_fault_counts_as_often_as_it_says() {
-        let mut state = state(Options::default());
+        let mut state = state(&Options::default());
         let counts: Vec<_> = (0..4).map(|_| state.still_counts("a", 2)).collect();
         assert_eq!(counts, [true, true, false, false]);
         assert!(state.still_counts("b", 2));

@@ -68,7 +68,7 @@ pub(super) fn drift(sheet: &mut Sheet<'_>, look: &Look, dice: &mut Dice) {
         let (a, b) = (place(), place());
         let out = |(x, y): (f32, f32)| (x - 0.5).powi(2) + (y - 0.5).powi(2);
         let (x, y) = if out(a) > out(b) { a } else { b };
-        let (x, y, angle, big) = (x * width, y * height, dice.between(0.0, 6.28), dice.unit());
+        let (x, y, angle, big) = (x * width, y * height, dice.between(0.0, std::f32::consts::TAU), dice.unit());
         match look.drift {
             Drift::Nothing => {}
             Drift::Leaves => {
@@ -91,7 +91,7 @@ pub(super) fn drift(sheet: &mut Sheet<'_>, look: &Look, dice: &mut Dice) {
             }
             Drift::Stars => {
                 let long = unit * (2.0 + 11.0 * big.powi(6));
-                let colour = if dice.next() & 3 == 0 { look.warm[4] } else { look.cool[4] };
+                let colour = if dice.unit() < 0.25 { look.warm[4] } else { look.cool[4] };
                 sheet.shape(x, y * 0.62, long + 1.0, 0.0, 0.95, |dx, dy| {
                     let (dx, dy) = (dx.abs() / long, dy.abs() / long);
                     ((0.75 - dx.sqrt() - dy.sqrt()) * 2.2, colour)

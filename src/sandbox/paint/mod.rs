@@ -5,6 +5,8 @@
 //! higher the influence; the word "sandbox" stands in each of them. Pure, and slow enough (a fraction of
 //! a second) to belong on the blocking pool.
 
+#![expect(clippy::cast_possible_wrap, reason = "edges are at most a few thousand pixels")]
+
 mod canvas;
 mod look;
 mod marks;
@@ -53,13 +55,12 @@ pub(crate) fn paint(reference: Option<&RgbImage>, order: &Order) -> Result<RgbIm
     }
     .of_result();
     let work = full.of_work();
-    let planes = match reference {
-        Some(picture) => from_reference(picture, work, look.medium, order)?,
-        None => {
-            let (light, warm) = scene::landscape(work, &mut Dice::new(order.seed, text))?;
-            let lines = strokes::lines(&light, work, 70, 240);
-            Planes { light, warm, lines }
-        }
+    let planes = if let Some(picture) = reference {
+        from_reference(picture, work, look.medium, order)?
+    } else {
+        let (light, warm) = scene::landscape(work, &mut Dice::new(order.seed, text))?;
+        let lines = strokes::lines(&light, work, 70, 240);
+        Planes { light, warm, lines }
     };
     let planes = air(planes, work, look.medium, order)?;
     let mut rgb = compose(&planes, work, full, &look, order)?;
@@ -77,7 +78,7 @@ fn from_reference(picture: &RgbImage, work: Size, medium: Medium, order: &Order)
     let from = Size { width: picture.width(), height: picture.height() };
     let small = canvas::resize(picture.as_raw(), 3, from, work)?;
     let loose = 1.0 - order.influence.clamp(0.0, 1.0);
-    // 560 is the usual width of the work size; forms of smaller pictures must not wander further.
+    // Long thin pictures have a long work size: strokes and wandering grow with it.
     let unit = work.width.max(work.height) as f32 / 640.0;
     let mut dice = Dice::new(order.seed, 1);
     let (across, down) = (noise::field(work, 22, &mut dice)?, noise::field(work, 22, &mut dice)?);
@@ -158,9 +159,9 @@ fn compose(planes: &Planes, work: Size, full: Size, look: &Look, order: &Order) 
             let mut colour = tones[usize::from(warm[at] >> 3) << 8 | tone];
             let ink = cuts[usize::from(lines[at])];
             if look.medium == Medium::Glow {
-                let hot = tones[usize::from(255 - warm[at] >> 3) << 8 | 214];
+                let hot = tones[usize::from((255 - warm[at]) >> 3) << 8 | 0xd6];
                 colour = add(colour, hot, shine[at]);
-                colour = mix(colour, tones[usize::from(warm[at] >> 3) << 8 | 236], ink);
+                colour = mix(colour, tones[usize::from(warm[at] >> 3) << 8 | 0xec], ink);
             } else if ink > 0 {
                 colour = mix(colour, look.ink, ink);
             }

@@ -68,7 +68,9 @@ pub(super) fn ridge(n: usize, cells: f32, dice: &mut Dice) -> Vec<f32> {
         cells *= 2.3;
         weight *= 0.45;
     }
-    heights.iter_mut().for_each(|height| *height /= total);
+    for height in &mut heights {
+        *height /= total;
+    }
     heights
 }
 

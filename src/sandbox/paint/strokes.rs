@@ -100,7 +100,8 @@ pub(super) fn wander(rgb: &[u8], size: Size, across: &[u8], down: &[u8], reach: 
 pub(super) fn tones(rgb: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let light: Vec<u8> = rgb.chunks_exact(3).map(|p| luma(p[0], p[1], p[2])).collect();
     // Red against blue, -255..=255, moved into 0..=255.
-    let warm: Vec<u8> = rgb.chunks_exact(3).map(|p| ((i32::from(p[0]) - i32::from(p[2]) + 255) / 2) as u8).collect();
+    let warm: Vec<u8> =
+        rgb.chunks_exact(3).map(|p| i32::midpoint(i32::from(p[0]) - i32::from(p[2]), 255) as u8).collect();
     // A picture of one mood must not be torn apart: below 48 steps the difference is not stretched fully.
     (levels(&light, 90, 1.0), levels(&warm, 48, 0.0))
 }
@@ -109,7 +110,9 @@ pub(super) fn tones(rgb: &[u8]) -> (Vec<u8>, Vec<u8>) {
 /// middle tone is led towards the middle too.
 fn levels(plane: &[u8], least: u32, middle: f32) -> Vec<u8> {
     let mut histogram = [0_u32; 256];
-    plane.iter().for_each(|value| histogram[usize::from(*value)] += 1);
+    for value in plane {
+        histogram[usize::from(*value)] += 1;
+    }
     let rank = |part: f32| {
         let goal = (plane.len() as f32 * part) as u32;
         let mut seen = 0;
@@ -121,10 +124,10 @@ fn levels(plane: &[u8], least: u32, middle: f32) -> Vec<u8> {
     let (low, mid, high) = (rank(0.01).unwrap_or(0), rank(0.5).unwrap_or(128), rank(0.99).unwrap_or(255));
     let span = (high - low).max(least) as f32;
     let start = (low + high) as f32 / 2.0 - span / 2.0;
-    let place = |value: u32| ((value as f32 - start) / span).clamp(0.0, 1.0);
-    let bend = if middle > 0.0 { (0.46_f32.ln() / place(mid).clamp(0.12, 0.9).ln()).clamp(0.6, 1.35) } else { 1.0 };
+    let within = |value: u32| ((value as f32 - start) / span).clamp(0.0, 1.0);
+    let bend = if middle > 0.0 { (0.46_f32.ln() / within(mid).clamp(0.12, 0.9).ln()).clamp(0.6, 1.35) } else { 1.0 };
     let bend = 1.0 + (bend - 1.0) * middle;
-    let table: Vec<u8> = (0..256).map(|value| (place(value).powf(bend) * 255.0) as u8).collect();
+    let table: Vec<u8> = (0..256).map(|value| (within(value).powf(bend) * 255.0) as u8).collect();
     plane.iter().map(|value| table[usize::from(*value)]).collect()
 }
 

@@ -224,7 +224,7 @@ async fn model_call(room: &Arc<Room>, cord: &Cord, headers: &HeaderMap, body: Bo
     let left = room.state().left();
     let answer = answer
         .with("x-cost", &room.options.price.to_string())
-        .with("x-remaining-credits", &format!("{left:.5}").trim_end_matches('0').trim_end_matches('.'))
+        .with("x-remaining-credits", format!("{left:.5}").trim_end_matches('0').trim_end_matches('.'))
         .with("x-generation-time", &format!("{:.3}", started.elapsed().as_secs_f64()))
         .with("x-seed-value", &seed.to_string());
     Ok(answer.send_with(&fault, cord, &room.stopping))

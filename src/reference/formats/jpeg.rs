@@ -1,0 +1,208 @@
+//! JPEG: markers, walked to the primary image's EOI.
+//!
+//! Thumbnails lie inside segments and are jumped over with them; what a phone appends (more pictures, a
+//! video) lies behind EOI.
+
+use image::metadata::Orientation;
+
+use super::{Parts, Stop, Survey, be16, exif_orientation, need};
+use crate::reference::pieces::Pieces;
+use crate::reference::prepare::Why;
+use crate::reference::source::Scan;
+
+/// Every byte of a JPEG must be looked at; beyond 4 GiB it is none.
+const MAX_LENGTH: u64 = 1 << 32;
+
+const SOI: u8 = 0xd8;
+const EOI: u8 = 0xd9;
+const SOS: u8 = 0xda;
+const APP0: u8 = 0xe0;
+const APP1: u8 = 0xe1;
+const APP2: u8 = 0xe2;
+const APP14: u8 = 0xee;
+
+/// One part of a JPEG: `from .. to` with its marker, for SOS also the coded data behind the segment.
+pub(in crate::reference) struct Segment {
+    marker: u8,
+    /// Where the marker stands.
+    from: u64,
+    /// Behind the segment, or behind the coded data of a scan.
+    to: u64,
+}
+
+/// Walks to EOI and says where the picture ends. `visit` sees each segment.
+pub(in crate::reference) fn walk(
+    scan: &mut Scan<'_>,
+    mut visit: impl FnMut(&mut Scan<'_>, &Segment) -> Result<(), Stop>,
+) -> Result<u64, Stop> {
+    let mut parts = Parts::default();
+    let (mut frame, mut coded) = (false, false);
+    let mut at = 2;
+    loop {
+        parts.one_more()?;
+        let (from, marker) = next_marker(scan, at)?;
+        match marker {
+            EOI if coded => {
+                visit(scan, &Segment { marker, from, to: from + 2 })?;
+                return Ok(from + 2);
+            }
+            EOI => return Err(Stop::Broken("it ends before any picture data")),
+            SOI => return Err(Stop::Broken("another picture begins before this one ends")),
+            // Stand alone, without a length.
+            0x01 | 0xd0..=0xd7 => at = from + 2,
+            _ => {
+                let length = be16(&need(scan.array::<2>(from + 2)?)?);
+                if length < 2 {
+                    return Err(Stop::Broken("a segment's length is impossible"));
+                }
+                let mut to = from + 2 + u64::from(length);
+                if to > scan.size() {
+                    return Err(Stop::Cut);
+                }
+                frame |= is_frame(marker);
+                if marker == SOS {
+                    if !frame {
+                        return Err(Stop::Broken("its data begins before its size is said"));
+                    }
+                    coded = true;
+                    to = end_of_coded_data(scan, to)?;
+                }
+                visit(scan, &Segment { marker, from, to })?;
+                at = to;
+            }
+        }
+    }
+}
+
+fn is_frame(marker: u8) -> bool {
+    matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
+}
+
+/// The next marker at or behind `at`: bytes that belong to nothing are passed over as decoders do, and so
+/// are fill bytes.
+fn next_marker(scan: &mut Scan<'_>, mut at: u64) -> Result<(u64, u8), Stop> {
+    loop {
+        if at > MAX_LENGTH {
+            return Err(Stop::Broken("it is far too long"));
+        }
+        let rest = scan.rest(at)?;
+        if rest.is_empty() {
+            return Err(Stop::Cut);
+        }
+        let Some(skip) = rest.iter().position(|b| *b == 0xff) else {
+            at += rest.len() as u64;
+            continue;
+        };
+        at += skip as u64;
+        match need(scan.array::<2>(at)?)?[1] {
+            0xff => at += 1,
+            0x00 => at += 2,
+            marker => return Ok((at, marker)),
+        }
+    }
+}
+
+/// Where the coded data that begins at `at` ends: at a marker that is neither a restart nor a stuffed byte.
+fn end_of_coded_data(scan: &mut Scan<'_>, mut at: u64) -> Result<u64, Stop> {
+    loop {
+        let (from, marker) = next_marker(scan, at)?;
+        match marker {
+            0xd0..=0xd7 | 0x01 => at = from + 2,
+            _ => return Ok(from),
+        }
+    }
+}
+
+/// What a whole JPEG is, and its copy with nothing but what decoding needs and the colour profile.
+pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> {
+    let mut pieces = Pieces::default();
+    pieces.keep(0, 2);
+    let mut frame: Option<Frame> = None;
+    let mut orientation = None;
+    let (mut jfif, mut adobe) = (false, false);
+    walk(scan, |scan, part| {
+        let data = part.from + 4;
+        match part.marker {
+            APP0 if !jfif && starts(scan, part, b"JFIF\0")? && part.to - data >= 12 => {
+                jfif = true;
+                // The thumbnail's two sides become 0.
+                let kept = need(scan.array::<12>(data)?)?;
+                let mut new = vec![0xff, APP0, 0, 16];
+                new.extend_from_slice(&kept);
+                new.extend_from_slice(&[0, 0]);
+                pieces.add(new);
+            }
+            APP1 if orientation.is_none() && starts(scan, part, b"Exif\0\0")? => {
+                orientation = exif_orientation(scan, data, part.to)?;
+            }
+            APP2 if starts(scan, part, b"ICC_PROFILE\0")? => pieces.keep(part.from, part.to),
+            APP14 if !adobe && starts(scan, part, b"Adobe")? && part.to - data >= 12 => {
+                adobe = true;
+                let mut new = vec![0xff, APP14, 0, 14];
+                new.extend_from_slice(&need(scan.array::<12>(data)?)?);
+                pieces.add(new);
+            }
+            // Other applications' segments and comments.
+            APP0..=0xef | 0xf0..=0xfe => {}
+            marker => {
+                if is_frame(marker) && frame.is_none() {
+                    frame = Some(Frame::read(scan, part)?);
+                }
+                pieces.keep(part.from, part.to);
+            }
+        }
+        Ok(())
+    })?;
+    let frame = frame.ok_or(Stop::Broken("it does not say its size"))?;
+    let pixels = super::area(frame.width, frame.height);
+    let four = frame.components == 4;
+    // Progressive pictures keep all coefficients, 16 bits each, until the last scan.
+    let coefficients = if frame.progressive { pixels * 2 * u64::from(frame.samples_per_4) / 4 } else { 0 };
+    Ok(Survey {
+        width: frame.width,
+        height: frame.height,
+        orientation: orientation.unwrap_or(Orientation::NoTransforms),
+        output: pixels * if frame.components == 1 { 1 } else { 3 },
+        beside: pieces.len() + coefficients + u64::from(frame.width) * 256,
+        pieces,
+        convert: four.then_some(Why::Colours),
+        as_png: Some(false),
+        foreign_colours: four,
+    })
+}
+
+fn starts(scan: &mut Scan<'_>, part: &Segment, with: &[u8]) -> Result<bool, Stop> {
+    let data = part.from + 4;
+    Ok(part.to >= data + with.len() as u64 && scan.bytes(data, with.len())? == Some(with))
+}
+
+struct Frame {
+    width: u32,
+    height: u32,
+    components: u8,
+    progressive: bool,
+    /// Samples of all components for four pixels, rounded up.
+    samples_per_4: u32,
+}
+
+impl Frame {
+    fn read(scan: &mut Scan<'_>, part: &Segment) -> Result<Self, Stop> {
+        const SHORT: Stop = Stop::Broken("what it says about its size is too short");
+        let len = (part.to - part.from - 4).min(6 + 3 * 4) as usize;
+        let data = need(scan.bytes(part.from + 4, len)?)?;
+        let [_, h1, h0, w1, w0, components, tables @ ..] = data else { return Err(SHORT) };
+        if !matches!(components, 1..=4) || tables.len() < usize::from(*components) * 3 {
+            return Err(SHORT);
+        }
+        let factors = || tables.chunks_exact(3).map(|c| (u32::from(c[1] >> 4), u32::from(c[1] & 15)));
+        let most = factors().map(|(h, _)| h).max().unwrap_or(1) * factors().map(|(_, v)| v).max().unwrap_or(1);
+        let samples: u32 = factors().map(|(h, v)| (4 * h * v).div_ceil(most.max(1))).sum();
+        Ok(Self {
+            width: be16(&[*w1, *w0]),
+            height: be16(&[*h1, *h0]),
+            components: *components,
+            progressive: !matches!(part.marker, 0xc0 | 0xc1),
+            samples_per_4: samples,
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! PNG: chunks, walked to IEND.
+
+use image::metadata::Orientation;
+
+use super::{Parts, Stop, Survey, be32, exif_orientation, need};
+use crate::reference::pieces::Pieces;
+use crate::reference::prepare::Why;
+use crate::reference::source::Scan;
+
+/// Chunks that decoding needs, and those that say what the colours mean.
+const KEPT: [&[u8; 4]; 10] = [b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT"];
+/// A newer one of them.
+const CICP: &[u8; 4] = b"cICP";
+
+/// One chunk: from its length to behind its checksum.
+pub(in crate::reference) struct Chunk {
+    kind: [u8; 4],
+    from: u64,
+    to: u64,
+}
+
+/// Walks to IEND and says where the picture ends. `visit` sees each chunk.
+pub(in crate::reference) fn walk(
+    scan: &mut Scan<'_>,
+    mut visit: impl FnMut(&mut Scan<'_>, &Chunk) -> Result<(), Stop>,
+) -> Result<u64, Stop> {
+    let mut parts = Parts::default();
+    let mut data = false;
+    let mut from = 8;
+    loop {
+        parts.one_more()?;
+        let head = need(scan.array::<8>(from)?)?;
+        // Room that was reserved and is not written yet.
+        if head == [0; 8] {
+            return Err(Stop::Cut);
+        }
+        let (length, kind) = (be32(&head), [head[4], head[5], head[6], head[7]]);
+        if length > i32::MAX as u32 || !kind.iter().all(u8::is_ascii_alphabetic) {
+            return Err(Stop::Broken("a chunk's length or name is impossible"));
+        }
+        if from == 8 && (&kind != b"IHDR" || length != 13) {
+            return Err(Stop::Broken("it does not begin with its size"));
+        }
+        let to = from + 12 + u64::from(length);
+        if to > scan.size() {
+            return Err(Stop::Cut);
+        }
+        data |= &kind == b"IDAT";
+        visit(scan, &Chunk { kind, from, to })?;
+        if &kind == b"IEND" {
+            return if data { Ok(to) } else { Err(Stop::Broken("it holds no picture data")) };
+        }
+        from = to;
+    }
+}
+
+/// What a whole PNG is, and its copy with nothing but what decoding needs and what its colours mean.
+pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> {
+    let mut pieces = Pieces::default();
+    pieces.keep(0, 8);
+    let mut header = [0; 13];
+    let mut orientation = None;
+    let mut transparent = false;
+    walk(scan, |scan, chunk| {
+        if chunk.from == 8 {
+            header = need(scan.array::<13>(16)?)?;
+        }
+        if &chunk.kind == b"eXIf" && orientation.is_none() {
+            orientation = exif_orientation(scan, chunk.from + 8, chunk.to - 4)?;
+        }
+        transparent |= &chunk.kind == b"tRNS";
+        if KEPT.contains(&&chunk.kind) || &chunk.kind == CICP {
+            pieces.keep(chunk.from, chunk.to);
+        }
+        Ok(())
+    })?;
+    let (width, height, depth, colour) = (be32(&header), be32(&header[4..]), header[8], header[9]);
+    let channels = match colour {
+        0 => 1 + u64::from(transparent),
+        2 | 3 => 3 + u64::from(transparent),
+        4 => 2,
+        _ => 4,
+    };
+    let deep = depth == 16;
+    Ok(Survey {
+        width,
+        height,
+        orientation: orientation.unwrap_or(Orientation::NoTransforms),
+        output: super::area(width, height).saturating_mul(channels * if deep { 2 } else { 1 }),
+        // The window, some rows, a profile.
+        beside: u64::from(width) * 32 + (1 << 20),
+        pieces,
+        convert: deep.then_some(Why::Depth),
+        as_png: Some(true),
+        foreign_colours: false,
+    })
+}

@@ -1,0 +1,230 @@
+//! TIFF: directories that point anywhere in the file; it is whole when everything they point to is there.
+
+use std::collections::HashSet;
+
+use image::metadata::Orientation;
+
+use super::{Stop, Survey, need};
+use crate::reference::pieces::Pieces;
+use crate::reference::prepare::Why;
+use crate::reference::source::Scan;
+
+/// Directories (pages) that a file may have.
+const MAX_PAGES: usize = 4096;
+/// Entries of all directories, and strips or tiles of all pages.
+const MAX_VALUES: u64 = 4_000_000;
+
+const WIDTH: u32 = 256;
+const HEIGHT: u32 = 257;
+const BITS: u32 = 258;
+const COLOURS: u32 = 262;
+const ORIENTATION: u32 = 274;
+const SAMPLES: u32 = 277;
+const STRIPS: [u32; 2] = [273, 279];
+const TILES: [u32; 2] = [324, 325];
+const TILE_WIDTH: u32 = 322;
+const TILE_HEIGHT: u32 = 323;
+/// Separated inks: CMYK.
+const SEPARATED: u64 = 5;
+
+/// What a TIFF says of its pages.
+pub(in crate::reference) struct Pages {
+    first: Page,
+    /// The farthest place that anything points to.
+    pub(in crate::reference) end: u64,
+}
+
+#[derive(Default)]
+struct Page {
+    width: u64,
+    height: u64,
+    bits: u64,
+    samples: u64,
+    colours: u64,
+    orientation: u64,
+    tile: (u64, u64),
+    largest: u64,
+}
+
+/// A list of numbers, in its place.
+#[derive(Clone, Copy)]
+struct List {
+    at: u64,
+    count: u64,
+    width: u64,
+}
+
+struct Walker<'a, 'b> {
+    scan: &'a mut Scan<'b>,
+    big_endian: bool,
+    values: u64,
+    end: u64,
+}
+
+/// Walks all pages.
+pub(in crate::reference) fn walk(scan: &mut Scan<'_>) -> Result<Pages, Stop> {
+    let head = need(scan.array::<4>(0)?)?;
+    if head.contains(&43) {
+        return Err(Stop::Broken("it is a BigTIFF, which is not supported"));
+    }
+    let mut walker = Walker { scan, big_endian: head[0] == b'M', values: 0, end: 8 };
+    let mut seen = HashSet::new();
+    let mut first = None;
+    let mut at = walker.number(4, 4)?;
+    // Writers put the place of the first directory in at the end.
+    if at == 0 {
+        return Err(Stop::Cut);
+    }
+    while at != 0 {
+        if !seen.insert(at) || seen.len() > MAX_PAGES {
+            return Err(Stop::Broken("its pages run in a circle"));
+        }
+        let (page, next) = walker.page(at)?;
+        first.get_or_insert(page);
+        at = next;
+    }
+    let first = first.ok_or(Stop::Cut)?;
+    Ok(Pages { first, end: walker.end })
+}
+
+impl Walker<'_, '_> {
+    /// The number in `bytes`, in the file's byte order.
+    fn value(&self, bytes: &[u8]) -> u64 {
+        let push = |n: u64, b: &u8| n << 8 | u64::from(*b);
+        if self.big_endian { bytes.iter().fold(0, push) } else { bytes.iter().rev().fold(0, push) }
+    }
+
+    /// A number anywhere in the file; read alone, since places jump and a buffer would be filled for each.
+    fn number(&mut self, at: u64, width: u64) -> Result<u64, Stop> {
+        let bytes = need(self.scan.copy(at, width as usize)?)?;
+        Ok(self.value(&bytes))
+    }
+
+    fn reach(&mut self, to: u64) -> Result<(), Stop> {
+        if to > self.scan.size() {
+            return Err(Stop::Cut);
+        }
+        self.end = self.end.max(to);
+        Ok(())
+    }
+
+    fn spend(&mut self, values: u64) -> Result<(), Stop> {
+        self.values = self.values.saturating_add(values);
+        if self.values > MAX_VALUES { Err(Stop::Broken("it is cut into far too many parts")) } else { Ok(()) }
+    }
+
+    /// One directory, and the place of the next.
+    fn page(&mut self, at: u64) -> Result<(Page, u64), Stop> {
+        let entries = self.number(at, 2)?;
+        if entries == 0 {
+            // Room that is not written yet reads as zeros; a page without entries is none.
+            return Err(Stop::Cut);
+        }
+        self.spend(entries)?;
+        let next_at = at + 2 + entries * 12;
+        self.reach(next_at + 4)?;
+        let mut page = Page { samples: 1, bits: 1, orientation: 1, ..Page::default() };
+        let mut strips: [Option<List>; 2] = [None; 2];
+        let mut tiles: [Option<List>; 2] = [None; 2];
+        let directory = need(self.scan.copy(at + 2, entries as usize * 12)?)?;
+        for (entry, at) in directory.chunks_exact(12).zip((at + 2..).step_by(12)) {
+            let tag = self.value(&entry[..2]) as u32;
+            let Some(list) = self.list(entry, at)? else { continue };
+            let place = match tag {
+                WIDTH => &mut page.width,
+                HEIGHT => &mut page.height,
+                BITS => &mut page.bits,
+                COLOURS => &mut page.colours,
+                ORIENTATION => &mut page.orientation,
+                SAMPLES => &mut page.samples,
+                TILE_WIDTH => &mut page.tile.0,
+                TILE_HEIGHT => &mut page.tile.1,
+                _ => {
+                    for n in 0..2 {
+                        if tag == STRIPS[n] {
+                            strips[n] = Some(list);
+                        } else if tag == TILES[n] {
+                            tiles[n] = Some(list);
+                        }
+                    }
+                    continue;
+                }
+            };
+            if list.count > 0 && list.width <= 4 {
+                *place = self.number(list.at, list.width)?;
+            }
+        }
+        match (strips, tiles) {
+            ([Some(places), Some(lengths)], _) | (_, [Some(places), Some(lengths)]) => {
+                page.largest = self.data(places, lengths)?;
+            }
+            _ => return Err(Stop::Broken("a page does not say where its pixels are")),
+        }
+        let next = self.number(next_at, 4)?;
+        Ok((page, next))
+    }
+
+    /// Where the values of an entry, which stands at `at`, are; `None` for types that are not known.
+    fn list(&mut self, entry: &[u8], at: u64) -> Result<Option<List>, Stop> {
+        let count = self.value(&entry[4..8]);
+        let width = match self.value(&entry[2..4]) {
+            1 | 2 | 6 | 7 => 1,
+            3 | 8 => 2,
+            4 | 9 | 11 | 13 => 4,
+            5 | 10 | 12 => 8,
+            _ => return Ok(None),
+        };
+        let at = if count * width <= 4 { at + 8 } else { self.value(&entry[8..12]) };
+        self.reach(at + count * width)?;
+        Ok(Some(List { at, count, width }))
+    }
+
+    /// Follows strips or tiles; gives the length of the largest.
+    fn data(&mut self, places: List, lengths: List) -> Result<u64, Stop> {
+        const AT_ONCE: u64 = 4096;
+        if places.count == 0 || places.count != lengths.count || places.width > 4 || lengths.width > 4 {
+            return Err(Stop::Broken("what a page says about its pixels does not fit together"));
+        }
+        self.spend(places.count)?;
+        let mut largest = 0;
+        for first in (0..places.count).step_by(AT_ONCE as usize) {
+            let n = AT_ONCE.min(places.count - first);
+            let mut part = |list: List| self.scan.copy(list.at + first * list.width, (n * list.width) as usize);
+            let (place_bytes, length_bytes) = (need(part(places)?)?, need(part(lengths)?)?);
+            let each = |list: List| list.width as usize;
+            for (place, length) in place_bytes.chunks_exact(each(places)).zip(length_bytes.chunks_exact(each(lengths)))
+            {
+                let (place, length) = (self.value(place), self.value(length));
+                self.reach(place + length)?;
+                largest = largest.max(length);
+            }
+        }
+        Ok(largest)
+    }
+}
+
+/// What a whole TIFF is. Its first page counts.
+pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> {
+    let Pages { first: page, end } = walk(scan)?;
+    let (Ok(width), Ok(height)) = (u32::try_from(page.width), u32::try_from(page.height)) else {
+        return Err(Stop::Broken("its size is impossible"));
+    };
+    let sample = page.bits.clamp(8, 64).div_ceil(8);
+    let output = super::area(width, height).saturating_mul(page.samples.clamp(1, 8)).saturating_mul(sample);
+    let tile = page.tile.0.saturating_mul(page.tile.1).saturating_mul(page.samples.clamp(1, 8) * sample);
+    Ok(Survey {
+        width,
+        height,
+        orientation: u8::try_from(page.orientation)
+            .ok()
+            .and_then(Orientation::from_exif)
+            .unwrap_or(Orientation::NoTransforms),
+        pieces: Pieces::all(end),
+        convert: Some(Why::Format),
+        output,
+        // The decoder has a copy of its own, and a strip or tile, packed and unpacked.
+        beside: output.saturating_add(page.largest).saturating_add(tile),
+        as_png: None,
+        foreign_colours: page.colours == SEPARATED,
+    })
+}

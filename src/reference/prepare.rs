@@ -1,0 +1,320 @@
+//! The bytes that leave the machine.
+//!
+//! Promises: what comes out is upright, within the [`Rules`], and holds pixels and a colour profile only
+//! (unless the rules keep metadata). Where no pixel has to change, none is encoded anew: the metadata is cut
+//! out. Every picture is decoded once to see that it can be, so that none is paid for that can't be opened.
+
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use image::metadata::Orientation;
+use tempfile::NamedTempFile;
+
+use super::budget::Budget;
+use super::encode::{Failed, Sink, fit};
+use super::formats::{Stop, Survey, area, bmp, gif, jpeg, png, tiff, webp};
+use super::pieces::Pieces;
+use super::pixels::{Decoded, decode};
+use super::source::{Scan, Source};
+use super::whole::Format;
+use crate::domain::ids::Fingerprint;
+
+/// Pixels that a picture may have.
+const MAX_PIXELS: u64 = 300_000_000;
+/// Pixels that one of its edges may have.
+const MAX_EDGE: u32 = 65_500;
+/// Bytes that decoding a picture may take.
+const MAX_MEMORY: u64 = 1 << 30;
+/// Raised when the same picture and rules come to give other bytes.
+const RECIPE: u8 = 1;
+
+/// What may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rules {
+    /// The longest edge, in pixels. A larger picture is scaled down; none is enlarged.
+    pub max_edge: u32,
+    /// The largest size, in bytes.
+    pub max_bytes: u64,
+    /// Take all metadata away but the colour profile. With `false` a picture goes as it is, unless its
+    /// pixels have to change (turned, scaled, converted): then the metadata is lost too, but the profile.
+    pub strip_metadata: bool,
+}
+
+/// A picture that [`check`](super::check) found whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Original<'a> {
+    /// Opened for reading; its cursor is not used.
+    pub file: &'a File,
+    /// Its path, for messages only.
+    pub path: &'a Path,
+    /// What it is by its bytes.
+    pub format: Format,
+    /// Where it ends, in bytes.
+    pub end: u64,
+}
+
+/// A picture that may be sent.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Its bytes, mode 0600; deleted when dropped.
+    pub file: NamedTempFile,
+    /// How many bytes.
+    pub bytes: u64,
+    /// What they are: JPEG, PNG or WebP.
+    pub format: Format,
+    /// The same as a media type.
+    pub media_type: &'static str,
+    /// The fingerprint of the prepared bytes.
+    pub fingerprint: Fingerprint,
+    /// Pixels across, upright.
+    pub width: u32,
+    /// Pixels down, upright.
+    pub height: u32,
+    /// What was done to it.
+    pub change: Change,
+}
+
+/// What was done to a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: its own bytes, up to the picture's end.
+    AsItIs,
+    /// Its metadata was cut out; the coded pixels are the original's.
+    Stripped,
+    /// Its pixels were encoded anew.
+    Reencoded(Why),
+}
+
+/// Why pixels were encoded anew; the first reason that holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// A format that the service does not take.
+    Format,
+    /// An animation: its first frame.
+    Animation,
+    /// CMYK.
+    Colours,
+    /// 16 bits a channel.
+    Depth,
+    /// Its EXIF says that it lies on its side.
+    Turned,
+    /// Longer than the longest edge.
+    Scaled,
+    /// More than the most bytes.
+    Bytes,
+}
+
+/// Why a picture can't be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// It can't be decoded: the picture's own fault.
+    #[error("the picture is damaged or of a kind that is not supported: {why}")]
+    Broken {
+        /// What the decoder says.
+        why: String,
+    },
+    /// Decoding it would take too much.
+    #[error("the picture is too large ({width} × {height} pixels; the limit is {limit})")]
+    TooLarge {
+        /// Pixels across that it claims.
+        width: u32,
+        /// Pixels down that it claims.
+        height: u32,
+        /// What it exceeds.
+        limit: &'static str,
+    },
+    /// It stays too large whatever is tried.
+    #[error("the picture has {bytes} bytes at the least, and {max_bytes} are allowed ([reference] max_bytes)")]
+    DoesNotFit {
+        /// The smallest that was reached, in bytes.
+        bytes: u64,
+        /// What the rules allow, in bytes.
+        max_bytes: u64,
+    },
+    /// Reading the original or writing the prepared file failed: not the picture's fault.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+}
+
+/// The fingerprint of a file's bytes, read by position through a small buffer.
+pub fn fingerprint(file: &File) -> io::Result<Fingerprint> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buf = vec![0; 128 * 1024];
+    let mut at = 0;
+    loop {
+        match Source::read_at(file, &mut buf, at)? {
+            0 => return Ok(Fingerprint(*hasher.finalize().as_bytes())),
+            n => {
+                hasher.update(&buf[..n]);
+                at += n as u64;
+            }
+        }
+    }
+}
+
+/// What an upload is remembered by: the same original and rules give the same prepared bytes.
+pub fn cache_key(original: Fingerprint, rules: &Rules) -> Fingerprint {
+    let mut bytes = b"reimagined reference".to_vec();
+    bytes.push(RECIPE);
+    bytes.extend_from_slice(&original.0);
+    bytes.extend_from_slice(&rules.max_edge.to_le_bytes());
+    bytes.extend_from_slice(&rules.max_bytes.to_le_bytes());
+    bytes.push(u8::from(rules.strip_metadata));
+    Fingerprint::of(&bytes)
+}
+
+/// Makes the bytes to send of `original`, in a new file in the directory `into`. Blocks, also on `budget`:
+/// for threads that may.
+pub fn prepare(original: &Original<'_>, rules: &Rules, into: &Path, budget: &Budget) -> Result<Prepared, PrepareError> {
+    let reading = |source| PrepareError::Io { path: original.path.to_path_buf(), source };
+    let writing = |source| PrepareError::Io { path: into.to_path_buf(), source };
+    let survey = survey(original).map_err(|stop| match stop {
+        Stop::Cut => PrepareError::Broken { why: "it ends in the middle".into() },
+        Stop::Broken(why) => PrepareError::Broken { why: why.into() },
+        Stop::Io(e) => reading(e),
+    })?;
+    let memory = weigh(&survey, rules)?;
+    let max_edge = rules.max_edge.max(1);
+    let mut permit = budget.take(memory);
+    let mut decoded = guarded(|| decode(original.file, original.format, &survey))
+        // A disk that fails looks like a damaged picture to a decoder.
+        .map_err(|why| readable(original).map_or_else(reading, |()| PrepareError::Broken { why }))?;
+
+    let as_is = Pieces::all(original.end);
+    let pieces = if rules.strip_metadata { &survey.pieces } else { &as_is };
+    let why = reason(&survey, max_edge, pieces.len(), rules.max_bytes);
+    let file = tempfile::Builder::new().prefix(".reference-").tempfile_in(into).map_err(writing)?;
+    let Some(why) = why else {
+        drop(decoded);
+        drop(permit);
+        let mut sink = Sink::new(file.as_file(), u64::MAX).map_err(writing)?;
+        copy(pieces, original.file, &mut sink).map_err(|e| match e {
+            Copy::Read(e) => reading(e),
+            Copy::Write(e) => writing(e),
+        })?;
+        let (bytes, fingerprint) = sink.finish().map_err(writing)?;
+        return Ok(Prepared {
+            file,
+            bytes,
+            format: original.format,
+            media_type: original.format.media_type(),
+            fingerprint,
+            width: survey.width,
+            height: survey.height,
+            change: if rules.strip_metadata { Change::Stripped } else { Change::AsItIs },
+        });
+    };
+
+    decoded.pixels.drop_idle_alpha();
+    let as_png = survey.as_png.unwrap_or_else(|| decoded.pixels.has_alpha() || decoded.pixels.looks_drawn());
+    let written = guarded(|| {
+        let Decoded { pixels, profile } = decoded;
+        let pixels = pixels.scale_down(max_edge)?.turn(survey.orientation);
+        let decoded = Decoded { pixels, profile };
+        // From here on only the small picture is held, with room for a copy and its coded form.
+        permit.shrink(decoded.pixels.data.len() as u64 * 3);
+        Ok(fit(&decoded, as_png, file.as_file(), rules.max_bytes))
+    })
+    .map_err(|why| PrepareError::Broken { why })?
+    .map_err(|failed| match failed {
+        Failed::TooMany(bytes) => PrepareError::DoesNotFit { bytes, max_bytes: rules.max_bytes },
+        Failed::Io(e) => writing(e),
+        Failed::Encoder(why) => PrepareError::Broken { why },
+    })?;
+    Ok(Prepared {
+        file,
+        bytes: written.bytes,
+        format: written.format,
+        media_type: written.format.media_type(),
+        fingerprint: written.fingerprint,
+        width: written.width,
+        height: written.height,
+        change: Change::Reencoded(why),
+    })
+}
+
+fn survey(original: &Original<'_>) -> Result<Survey, Stop> {
+    let scan = &mut Scan::new(original.file)?;
+    match original.format {
+        Format::Jpeg => jpeg::survey(scan),
+        Format::Png => png::survey(scan),
+        Format::WebP => webp::survey(scan),
+        Format::Tiff => tiff::survey(scan),
+        Format::Bmp => bmp::survey(scan),
+        Format::Gif => gif::survey(scan),
+    }
+}
+
+/// The bytes that this picture takes at its peak, or why it is refused, before anything is allocated.
+fn weigh(survey: &Survey, rules: &Rules) -> Result<u64, PrepareError> {
+    let &Survey { width, height, .. } = survey;
+    if width == 0 || height == 0 {
+        return Err(PrepareError::Broken { why: "it says that it has no pixels".into() });
+    }
+    let refuse = |limit| Err(PrepareError::TooLarge { width, height, limit });
+    if width.max(height) > MAX_EDGE {
+        return refuse("65,500 pixels an edge");
+    }
+    if area(width, height) > MAX_PIXELS {
+        return refuse("300 megapixels");
+    }
+    let decoding = survey.output.saturating_add(survey.beside);
+    // Between the two passes of scaling stands a picture of the new width and the old height; without
+    // scaling, turning and encoding make copies.
+    let edge = rules.max_edge.max(1);
+    let after = if width.max(height) > edge {
+        area(((u64::from(width) * u64::from(edge)) / u64::from(width.max(height)) + 1) as u32, height) * 4
+            + area(edge, edge).min(area(width, height)) * 8
+    } else {
+        area(width, height) * 8
+    };
+    let peak = decoding.max(survey.output.saturating_add(after));
+    if peak > MAX_MEMORY { refuse("1 GiB of memory") } else { Ok(peak) }
+}
+
+/// Why the pixels must be encoded anew; `None` if they need not.
+fn reason(survey: &Survey, max_edge: u32, bytes: u64, max_bytes: u64) -> Option<Why> {
+    if survey.convert.is_some() {
+        survey.convert
+    } else if survey.orientation != Orientation::NoTransforms {
+        Some(Why::Turned)
+    } else if survey.width.max(survey.height) > max_edge {
+        Some(Why::Scaled)
+    } else {
+        (bytes > max_bytes).then_some(Why::Bytes)
+    }
+}
+
+/// Runs a decoder or encoder: one that panics has met a broken picture.
+fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("its data makes no sense".into()))
+}
+
+/// Whether all of the original can be read.
+fn readable(original: &Original<'_>) -> io::Result<()> {
+    fingerprint(original.file).map(drop)
+}
+
+enum Copy {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+fn copy(pieces: &Pieces, from: &File, to: &mut Sink<'_>) -> Result<(), Copy> {
+    use std::io::{Read as _, Write as _};
+    let mut reader = pieces.reader(from);
+    let mut buf = vec![0; 64 * 1024];
+    loop {
+        match reader.read(&mut buf).map_err(Copy::Read)? {
+            0 => return Ok(()),
+            n => to.write_all(&buf[..n]).map_err(Copy::Write)?,
+        }
+    }
+}

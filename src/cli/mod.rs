@@ -2,13 +2,32 @@
 
 pub mod args;
 pub mod completions;
+pub mod exit;
 pub mod man;
+pub mod run;
+pub mod setup;
 pub mod status;
 pub mod term;
 
 use std::process::ExitCode;
 
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use exit::Failure;
+
 /// Runs the program with the arguments of this process and says how it ended.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Run(run) => run::run(&cli.global, &run),
+        Command::Status(status) => status::run(&cli.global, &status),
+        Command::Completions(completions) => completions::print(completions.shell).map_err(Failure::from),
+        Command::Man(_) => man::print().map_err(Failure::from),
+        other => Err(Failure::unexpected(format!("not built yet: {other:?}"))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
 }

@@ -27,6 +27,13 @@ pub enum ShowError {
     Print(#[from] std::io::Error),
 }
 
+/// `reimagined status`.
+pub fn run(global: &super::args::Global, args: &super::args::Status) -> Result<(), super::exit::Failure> {
+    let config = super::setup::configuration(global)?;
+    let state_dir = super::setup::state_dir(&config)?;
+    show(&state_dir, args.json).map_err(|e| super::exit::Failure::unexpected(e.to_string()))
+}
+
 /// Prints the status of the daemon whose state directory this is. A daemon that never ran is stopped.
 pub fn show(state_dir: &Path, json: bool) -> Result<(), ShowError> {
     let status = status_file::read_live(state_dir)?;

@@ -19,6 +19,7 @@ mod layer;
 mod toml_text;
 mod values;
 
+pub(crate) use document::read_at_most;
 pub use document::{ReadError, read_limited};
 pub use locate::{NotFound, find, state_dir};
 pub use problem::{Problem, Problems};

@@ -77,14 +77,26 @@ pub fn message(verdict: &Verdict) -> &str {
 /// What becomes of `shot`, which is sending, by `verdict`.
 ///
 /// `cached` says that its reference was a cached upload. `jitter` is from 0 to 1.
-pub fn next(shot: &Shot, verdict: &Verdict, treatment: Treatment, policy: Policy, cached: bool, now: Timestamp, jitter: f64) -> Next {
+pub fn next(
+    shot: &Shot,
+    verdict: &Verdict,
+    treatment: Treatment,
+    policy: Policy,
+    cached: bool,
+    now: Timestamp,
+    jitter: f64,
+) -> Next {
     let give_back = |not_before, counts| Next::Step(ShotEvent::GiveBack { not_before, counts });
     match verdict {
         Verdict::Picture => Next::Keep,
         Verdict::Link { url } => Next::Step(ShotEvent::Link { url: url.clone(), at: now }),
         Verdict::Ask { .. } => Next::Ask,
-        Verdict::Fault { maybe_stale_reference: true, billed: Billed::No, .. } if cached && !shot.reuploaded => Next::UploadAgain,
-        Verdict::Fault { message, billed, .. } => Next::Step(ShotEvent::Fail { reason: message.clone(), billed: *billed }),
+        Verdict::Fault { maybe_stale_reference: true, billed: Billed::No, .. } if cached && !shot.reuploaded => {
+            Next::UploadAgain
+        }
+        Verdict::Fault { message, billed, .. } => {
+            Next::Step(ShotEvent::Fail { reason: message.clone(), billed: *billed })
+        }
         Verdict::Pause { .. } | Verdict::Wait { .. } => give_back(None, false),
         Verdict::Retry { .. } if treatment == Treatment::SentBack => give_back(None, false),
         Verdict::Retry { message, .. } => {
@@ -114,7 +126,12 @@ mod tests {
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn policy() -> Policy {
-        Policy { max_attempts: 3, first_delay: Duration::from_secs(2), max_delay: Duration::from_secs(60), retry_unconfirmed: false }
+        Policy {
+            max_attempts: 3,
+            first_delay: Duration::from_secs(2),
+            max_delay: Duration::from_secs(60),
+            retry_unconfirmed: false,
+        }
     }
     fn sending(shot: &Shot) -> Shot {
         shot.apply(ShotEvent::Send { at: NOW }).unwrap()
@@ -170,7 +187,10 @@ mod tests {
         let shot = sending(&Shot::new(ShotNo(0), None));
         assert_eq!(next(&shot, &fault, Treatment::Counts, policy(), true, NOW, 0.0), Next::UploadAgain);
         for (shot, cached) in [(shot.clone(), false), (Shot { reuploaded: true, ..shot }, true)] {
-            assert!(matches!(step(next(&shot, &fault, Treatment::Counts, policy(), cached, NOW, 0.0)), ShotEvent::Fail { .. }));
+            assert!(matches!(
+                step(next(&shot, &fault, Treatment::Counts, policy(), cached, NOW, 0.0)),
+                ShotEvent::Fail { .. }
+            ));
         }
     }
 

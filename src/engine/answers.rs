@@ -201,9 +201,17 @@ impl Engine {
         let wait = wait.max(Duration::from_millis(50));
         let until_wall = self.ctx.clock.wall().checked_add(jiff::SignedDuration::try_from(wait).unwrap_or_default());
         if self.limited.is_none() {
-            tracing::warn!(limit = which, again_in_s = wait.as_secs(), "the limit is reached: the queue waits in the inbox");
+            tracing::warn!(
+                limit = which,
+                again_in_s = wait.as_secs(),
+                "the limit is reached: the queue waits in the inbox"
+            );
         }
-        self.limited = Some(super::Limited { until: now + wait, until_wall: until_wall.unwrap_or_else(|_| self.ctx.clock.wall()), which });
+        self.limited = Some(super::Limited {
+            until: now + wait,
+            until_wall: until_wall.unwrap_or_else(|_| self.ctx.clock.wall()),
+            which,
+        });
     }
 
     /// Our own machine keeps things from being kept or recorded: everything waits.
@@ -243,19 +251,25 @@ impl Engine {
         self.send_back_what_can_go(now);
     }
 
-    /// Why everything waits, if it does.
-    pub(super) fn is_paused_for_person(&self) -> bool {
-        self.gate.paused().is_some_and(|p| p.why.needs_a_person())
-    }
-
     /// A 403 or 406 to an upload was decided.
-    pub(super) fn upload_asked(&mut self, candidate: &crate::domain::arrivals::Candidate, message: &str, credits: &Credits, now: Mono) {
+    pub(super) fn upload_asked(
+        &mut self,
+        candidate: &crate::domain::arrivals::Candidate,
+        message: &str,
+        credits: &Credits,
+        now: Mono,
+    ) {
         self.figures.credits = credits.total().or(self.figures.credits);
         self.upload_failed(candidate, &decide_ask(credits, message), now);
     }
 
     /// An upload went wrong: everybody's pause, the drop's fault, or once more later.
-    pub(super) fn upload_failed(&mut self, candidate: &crate::domain::arrivals::Candidate, verdict: &Verdict, now: Mono) {
+    pub(super) fn upload_failed(
+        &mut self,
+        candidate: &crate::domain::arrivals::Candidate,
+        verdict: &Verdict,
+        now: Mono,
+    ) {
         let place = candidate.place();
         let Some(outcome) = answer::outcome(verdict) else {
             self.plans.insert(place, super::Planning::Asking);

@@ -67,7 +67,7 @@ pub(super) struct SingleFlight(Mutex<HashMap<Fingerprint, Arc<tokio::sync::Mutex
 
 impl SingleFlight {
     /// The turn of `key`: hold its lock while looking and uploading.
-    pub fn turn(&self, key: Fingerprint) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn turn(&self, key: Fingerprint) -> Arc<tokio::sync::Mutex<()>> {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(turns.entry(key).or_default())
@@ -93,12 +93,12 @@ pub(super) struct Ctx {
 
 impl Ctx {
     /// Sends an event to the loop. Only a loop that has ended does not take it.
-    pub async fn send(&self, event: Event) {
+    pub(super) async fn send(&self, event: Event) {
         let _ = self.tx.send(event).await;
     }
 
     /// One transaction of the ledger.
-    pub async fn record<T, F>(&self, f: F) -> Result<T, LedgerError>
+    pub(super) async fn record<T, F>(&self, f: F) -> Result<T, LedgerError>
     where
         T: Send + 'static,
         F: FnOnce(&mut dyn Ledger) -> Result<T, LedgerError> + Send + 'static,

@@ -8,7 +8,7 @@ use crate::outbox::OutboxError;
 use crate::outbox::listing::Wanted;
 use crate::outbox::provenance::{Input, Provenance, SCHEMA, Times};
 use crate::outbox::publish::{Delivery, recover_publish};
-use crate::reference::whole::{self, Format, Whole};
+use crate::reference::{self, Format, Whole};
 use crate::segmind::DownloadOutcome;
 
 use super::ctx::{Ctx, MAX_RESULT_BYTES, blocking};
@@ -27,7 +27,7 @@ async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot) -> Result<Shot, KeepFault
     let sealed = blocking(move || {
         let part = spool.part_path(id, no);
         let environment = |e: &dyn std::fmt::Display| KeepFault::Environment(format!("{}: {e}", part.display()));
-        let extension = match std::fs::File::open(&part).and_then(|file| whole::check(&file)) {
+        let extension = match std::fs::File::open(&part).and_then(|file| reference::check(&file)) {
             Ok(found) => extension(&found).map_err(KeepFault::NotAPicture)?,
             Err(e) => return Err(environment(&e)),
         };
@@ -99,7 +99,13 @@ pub(super) async fn publish(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot: Shot
     ctx.send(Event::Published { drop: id, shot: no, number, done }).await;
 }
 
-async fn deliver(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, mut shot: Shot, number: &mut Option<u32>) -> Result<Shot, String> {
+async fn deliver(
+    ctx: &Ctx,
+    open: &OpenDrop,
+    frozen: &Frozen,
+    mut shot: Shot,
+    number: &mut Option<u32>,
+) -> Result<Shot, String> {
     let id = open.drop.id;
     // Names that turned out to be taken although no listing shows them yet.
     let mut at_least = 1;
@@ -144,7 +150,14 @@ fn put_out(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot) -> Result<(
     ctx.listings.added(&ctx.site.outbox, &open.drop.folder, &names)
 }
 
-fn provenance(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot, picture: &Spooled, name: &OutputName) -> Provenance {
+fn provenance(
+    ctx: &Ctx,
+    open: &OpenDrop,
+    frozen: &Frozen,
+    shot: &Shot,
+    picture: &Spooled,
+    name: &OutputName,
+) -> Provenance {
     let _ = ctx;
     Provenance {
         schema: SCHEMA,
@@ -166,10 +179,24 @@ fn provenance(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot, picture:
 }
 
 /// The stem of a shot's result, without number and extension.
-fn rendered(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, no: ShotNo, seed: Option<i64>, at: jiff::Timestamp) -> Option<std::ffi::OsString> {
+fn rendered(
+    ctx: &Ctx,
+    open: &OpenDrop,
+    frozen: &Frozen,
+    no: ShotNo,
+    seed: Option<i64>,
+    at: jiff::Timestamp,
+) -> Option<std::ffi::OsString> {
     let template = Template::parse(&ctx.config.output.name).ok()?;
     let date = at.to_zoned(jiff::tz::TimeZone::system()).date();
-    let parts = Parts { stem: &open.drop.stem, seed, variant: no.0 + 1, shots: frozen.shots.max(1), folder: &open.drop.folder, date };
+    let parts = Parts {
+        stem: &open.drop.stem,
+        seed,
+        variant: no.0 + 1,
+        shots: frozen.shots.max(1),
+        folder: &open.drop.folder,
+        date,
+    };
     Some(template.render(&parts))
 }
 
@@ -182,7 +209,14 @@ fn output_name(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot, n: u32)
 
 /// The number of the set: the first for which no name of the drop's results, their provenance and its
 /// originals is taken. Later shots keep the first one's number where they can.
-async fn choose(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot, number: Option<u32>, at_least: u32) -> Result<u32, String> {
+async fn choose(
+    ctx: &Ctx,
+    open: &OpenDrop,
+    frozen: &Frozen,
+    shot: &Shot,
+    number: Option<u32>,
+    at_least: u32,
+) -> Result<u32, String> {
     let (ShotState::Received { picture } | ShotState::Publishing { picture, .. }) = &shot.state else {
         return Err("the shot has no picture".into());
     };

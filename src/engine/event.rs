@@ -11,13 +11,13 @@ use crate::domain::life::Shot;
 use crate::domain::verdict::Verdict;
 use crate::inbox::Report;
 use crate::ledger::{Known, Member, OpenDrop, Sent, Usage};
-use crate::segmind::{AssetUrl, CallOutcome};
+use crate::segmind::CallOutcome;
 
 use super::frozen::Frozen;
 use super::read::PresetFile;
 
 /// A picture that was prepared for inline sending: a file of the daemon's own, gone with its last user.
-pub type Prepared = Arc<tempfile::TempPath>;
+pub(super) type Prepared = Arc<tempfile::TempPath>;
 
 /// A drop that could be claimed now.
 #[derive(Debug)]
@@ -92,25 +92,92 @@ pub(super) enum Fetched {
 #[derive(Debug)]
 pub(super) enum Event {
     Scan(Vec<Report>),
-    ScanEnded { everything: bool, watch_limit: Option<String>, watch_errors: Vec<String> },
+    ScanEnded {
+        everything: bool,
+        watch_limit: Option<String>,
+        watch_errors: Vec<String>,
+    },
     Looked(Vec<Looked>),
-    Preset { query: PresetQuery, state: PresetState },
-    Planned { candidate: Candidate, plan: Plan },
-    Started { candidate: Candidate, open: Box<OpenDrop>, frozen: Frozen, prepared: Option<Prepared>, sending: Option<ShotNo> },
-    NotStarted { candidate: Candidate, why: NotStarted },
-    Answered { drop: DropId, shot: ShotNo, answer: Answer },
-    Asked { drop: DropId, shot: ShotNo, message: String, credits: crate::domain::verdict::Credits },
-    UploadAsked { message: String, credits: crate::domain::verdict::Credits, candidate: Candidate },
-    Stepped { drop: DropId, shot: ShotNo, stepped: Stepped },
-    Kept { drop: DropId, shot: ShotNo, kept: Result<Shot, KeepFault> },
-    Fetched { drop: DropId, shot: ShotNo, fetched: Fetched },
-    Published { drop: DropId, shot: ShotNo, number: Option<u32>, done: Stepped },
-    Reuploaded { drop: DropId, shot: ShotNo, done: Result<(Shot, Frozen), Verdict> },
-    Filed { drop: DropId, done: Result<FiledAs, String> },
-    WentBack { drop: DropId, back: Result<bool, String> },
-    Credits { credits: Credits, total: Option<f64>, key: Result<(), String> },
+    Preset {
+        query: PresetQuery,
+        state: PresetState,
+    },
+    Planned {
+        candidate: Candidate,
+        plan: Plan,
+    },
+    Started {
+        candidate: Candidate,
+        open: Box<OpenDrop>,
+        frozen: Frozen,
+        prepared: Option<Prepared>,
+        sending: Option<ShotNo>,
+    },
+    NotStarted {
+        candidate: Candidate,
+        why: NotStarted,
+    },
+    Answered {
+        drop: DropId,
+        shot: ShotNo,
+        answer: Answer,
+    },
+    Asked {
+        drop: DropId,
+        shot: ShotNo,
+        message: String,
+        credits: crate::domain::verdict::Credits,
+    },
+    UploadAsked {
+        message: String,
+        credits: crate::domain::verdict::Credits,
+        candidate: Candidate,
+    },
+    Stepped {
+        drop: DropId,
+        shot: ShotNo,
+        stepped: Stepped,
+    },
+    Kept {
+        drop: DropId,
+        shot: ShotNo,
+        kept: Result<Shot, KeepFault>,
+    },
+    Fetched {
+        drop: DropId,
+        shot: ShotNo,
+        fetched: Fetched,
+    },
+    Published {
+        drop: DropId,
+        shot: ShotNo,
+        number: Option<u32>,
+        done: Stepped,
+    },
+    Reuploaded {
+        drop: DropId,
+        shot: ShotNo,
+        done: Result<(Shot, Frozen), Verdict>,
+    },
+    Filed {
+        drop: DropId,
+        done: Result<FiledAs, String>,
+    },
+    WentBack {
+        drop: DropId,
+        back: Result<bool, String>,
+    },
+    Credits {
+        credits: Credits,
+        total: Option<f64>,
+        key: Result<(), String>,
+    },
     Room(Option<String>),
-    Usage { usage: Usage, failed: u64, failures: Vec<crate::ledger::Failure> },
+    Usage {
+        usage: Usage,
+        failed: u64,
+        failures: Vec<crate::ledger::Failure>,
+    },
     Inbox(InboxNow),
 }
 
@@ -127,7 +194,10 @@ pub(super) enum KeepFault {
 #[derive(Debug)]
 pub(super) enum FiledAs {
     Archived,
-    Failed { reason: String, note: PathBuf },
+    Failed {
+        reason: String,
+        note: PathBuf,
+    },
     /// The originals are nowhere; the row stays open.
     Missing(String),
 }
@@ -152,6 +222,3 @@ pub(super) enum InboxNow {
 
 /// What a planner needs to know besides the candidate.
 pub(super) type Chain = Vec<PresetFile>;
-
-/// An uploaded asset.
-pub(super) type Asset = AssetUrl;

@@ -46,7 +46,9 @@ async fn file_all(ctx: &Ctx, mut open: OpenDrop) -> Result<FiledAs, String> {
                 at_least += 1;
                 open.filing = None;
             }
-            Err(OutboxError::Gone { path }) => return Ok(FiledAs::Missing(format!("{} is nowhere to be found", show(path.as_os_str())))),
+            Err(OutboxError::Gone { path }) => {
+                return Ok(FiledAs::Missing(format!("{} is nowhere to be found", show(path.as_os_str()))));
+            }
             Err(e) => return Err(e.to_string()),
         }
     }
@@ -158,20 +160,15 @@ fn note_of(ctx: &Ctx, open: &OpenDrop) -> Note {
         try_again.push_str(" What was delivered is not made again.");
     }
     if has_url {
-        try_again.push_str(" A picture that was billed and could not be fetched may still be had at the URL given with its shot.");
+        try_again.push_str(
+            " A picture that was billed and could not be fetched may still be had at the URL given with its shot.",
+        );
     }
     // The moment of the last thing that happened to it, so that the same note comes out after a crash.
-    let when = shots.iter().filter_map(|s| s.last_sent).max().unwrap_or(open.claimed).to_zoned(jiff::tz::TimeZone::system());
+    let when =
+        shots.iter().filter_map(|s| s.last_sent).max().unwrap_or(open.claimed).to_zoned(jiff::tz::TimeZone::system());
     let _ = ctx;
-    Note {
-        when,
-        label,
-        reason: plain,
-        api_message,
-        shots: shots.iter().map(note_shot).collect(),
-        try_again,
-        delivered,
-    }
+    Note { when, label, reason: plain, api_message, shots: shots.iter().map(note_shot).collect(), try_again, delivered }
 }
 
 /// The reason in plain words, and the service's own where it gave any.
@@ -181,7 +178,8 @@ fn plain_reason(open: &OpenDrop) -> (String, Option<String>) {
     }
     let shots = &open.drop.shots;
     let ended = shots.iter().filter(|s| !matches!(s.state, ShotState::Delivered { .. })).count();
-    let what = if shots.len() > 1 { format!("{ended} of {} pictures were not made. ", shots.len()) } else { String::new() };
+    let what =
+        if shots.len() > 1 { format!("{ended} of {} pictures were not made. ", shots.len()) } else { String::new() };
     let states: Vec<_> = shots.iter().map(|s| &s.state).collect();
     let failed = states.iter().find_map(|s| match s {
         ShotState::Failed { reason, url, .. } => Some((reason.clone(), url.is_some())),
@@ -192,10 +190,16 @@ fn plain_reason(open: &OpenDrop) -> (String, Option<String>) {
         _ => None,
     });
     match (failed, lost) {
-        (Some((reason, true)), _) => (format!("{what}The picture was made and billed, but could not be received: {reason}"), None),
-        (Some((reason, false)), _) => (format!("{what}The service refused this drop, or could not make it."), Some(reason)),
+        (Some((reason, true)), _) => {
+            (format!("{what}The picture was made and billed, but could not be received: {reason}"), None)
+        }
+        (Some((reason, false)), _) => {
+            (format!("{what}The service refused this drop, or could not make it."), Some(reason))
+        }
         (None, Some(reason)) => (
-            format!("{what}The request was sent, but no good answer came, so nobody knows whether it was billed. It is not sent again by itself."),
+            format!(
+                "{what}The request was sent, but no good answer came, so nobody knows whether it was billed. It is not sent again by itself."
+            ),
             Some(reason),
         ),
         (None, None) => (format!("{what}It could not be made."), None),
@@ -239,7 +243,8 @@ pub(super) async fn return_all(ctx: &Ctx, open: OpenDrop) -> Result<bool, String
     }
     ctx.record(move |l| l.close(id, Ending::Returned, None, now)).await.map_err(|e| e.to_string())?;
     let (site, row) = (ctx.site.clone(), open.clone());
-    let returned = blocking(move || claim::unclaim(&row.drop.working, &site.inbox, &row.drop.folder, &moving(&row))).await?;
+    let returned =
+        blocking(move || claim::unclaim(&row.drop.working, &site.inbox, &row.drop.folder, &moving(&row))).await?;
     match returned {
         Ok(returned) if returned.is_back() => Ok(true),
         Ok(returned) => Err(format!("{:?} could not go back into the inbox: the name is taken", returned.taken)),

@@ -177,7 +177,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn scan_ended(&mut self, everything: bool, watch_limit: Option<String>, watch_errors: Vec<String>, now: Mono) {
+    pub(super) fn scan_ended(
+        &mut self,
+        everything: bool,
+        watch_limit: Option<String>,
+        watch_errors: Vec<String>,
+        now: Mono,
+    ) {
         self.scanning = false;
         if let (Some(why), true) = (watch_limit, self.watcher.is_some()) {
             self.poll_instead(&Backend::Poll { why });

@@ -227,7 +227,11 @@ impl Engine {
     /// An engine over folders that are there, with everything that a crash left put in order. Ends with an
     /// error if a person has to act first. Waits for an inbox that is not there, telling so, until `control`
     /// says stop (`Ok(None)`).
-    pub async fn start(deps: Deps, mut control: mpsc::Receiver<Control>, publish: watch::Sender<Status>) -> Result<Option<Self>, EngineError> {
+    pub async fn start(
+        deps: Deps,
+        mut control: mpsc::Receiver<Control>,
+        publish: watch::Sender<Status>,
+    ) -> Result<Option<Self>, EngineError> {
         let Deps { config, state_dir, ledger, ledger_was_good, keys, client, once, hooks } = deps;
         let Hooks { beat, ready, lock_working } = hooks;
         let mut ready = Some(ready);
@@ -238,7 +242,10 @@ impl Engine {
             match Site::open(&config, &state_dir) {
                 Ok(site) => break site,
                 Err(SiteError::NoInbox(path)) if !once => {
-                    let text = format!("the inbox {} is not there; it is waited for (reimagined init makes one)", path.display());
+                    let text = format!(
+                        "the inbox {} is not there; it is waited for (reimagined init makes one)",
+                        path.display()
+                    );
                     if publish.send_if_modified(|status| status::lost(status, &text, since)) {
                         tracing::warn!("{text}");
                     }
@@ -343,7 +350,8 @@ impl Engine {
     pub async fn run(mut self) -> Ended {
         self.turn();
         loop {
-            let wake = self.ctx.clock.instant(self.next_wake());
+            let next = self.next_wake();
+            let wake = self.ctx.clock.instant(next);
             tokio::select! {
                 biased;
                 asked = self.control.recv() => self.controlled(asked.unwrap_or(Control::Stop)),
@@ -398,7 +406,10 @@ impl Engine {
         match control {
             Control::Stop => {
                 if self.stopping.is_none() {
-                    tracing::info!(in_flight = self.pace.in_flight(), "stopping: nothing new is taken, what is in flight may finish");
+                    tracing::info!(
+                        in_flight = self.pace.in_flight(),
+                        "stopping: nothing new is taken, what is in flight may finish"
+                    );
                     self.stopping = Some(now + self.ctx.config.service.grace);
                     self.send_back_what_can_go(now);
                 }
@@ -469,16 +480,22 @@ impl Engine {
         self.status_due.get_or_insert(now + status::QUIET);
         match event {
             Event::Scan(reports) => self.scanned(reports, now),
-            Event::ScanEnded { everything, watch_limit, watch_errors } => self.scan_ended(everything, watch_limit, watch_errors, now),
+            Event::ScanEnded { everything, watch_limit, watch_errors } => {
+                self.scan_ended(everything, watch_limit, watch_errors, now)
+            }
             Event::Looked(looked) => self.looked(looked, now),
             Event::Preset { query, state } => self.preset_read(query, state, now),
             Event::Inbox(found) => self.inbox_found(found, now),
             Event::Planned { candidate, plan } => self.planned(candidate, plan, now),
-            Event::Started { candidate, open, frozen, prepared, sending } => self.started(&candidate, *open, frozen, prepared, sending, now),
+            Event::Started { candidate, open, frozen, prepared, sending } => {
+                self.started(&candidate, *open, frozen, prepared, sending, now)
+            }
             Event::NotStarted { candidate, why } => self.not_started(&candidate, why, now),
             Event::Answered { drop, shot, answer } => self.answered(drop, shot, answer, now),
             Event::Asked { drop, shot, message, credits } => self.asked(drop, shot, &message, &credits, now),
-            Event::UploadAsked { message, credits, candidate } => self.upload_asked(&candidate, &message, &credits, now),
+            Event::UploadAsked { message, credits, candidate } => {
+                self.upload_asked(&candidate, &message, &credits, now)
+            }
             Event::Stepped { drop, shot, stepped } => self.stepped(drop, shot, stepped, now),
             Event::Kept { drop, shot, kept } => self.kept(drop, shot, kept, now),
             Event::Fetched { drop, shot, fetched } => self.fetched(drop, shot, fetched, now),

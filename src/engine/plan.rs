@@ -11,7 +11,7 @@ use crate::domain::life::{Shot, ShotState};
 use crate::domain::request::{LARGEST_DRAWN_SEED, RefPlan, RequestPlan, Seeds};
 use crate::domain::verdict::Verdict;
 use crate::ledger::{Ending, Known, Role};
-use crate::reference::{self, PrepareError, Rules, whole::Format, whole::Whole};
+use crate::reference::{self, Format, Original, PrepareError, Rules, Whole};
 use crate::segmind::UploadOutcome;
 
 use super::ctx::{Ctx, blocking};
@@ -60,7 +60,15 @@ async fn plan(ctx: &Ctx, candidate: &Candidate, chain: Chain) -> Plan {
         tracing::info!(drop = %candidate.place(), "this picture failed before, but its request or its sidecars are others now: all its shots are sent");
     }
     let frozen = Frozen::new(&plan, reference, plan.shots.count());
-    Plan::Ready(Box::new(Planned { candidate: candidate.clone(), members, frozen, shots, recognition, known, prepared }))
+    Plan::Ready(Box::new(Planned {
+        candidate: candidate.clone(),
+        members,
+        frozen,
+        shots,
+        recognition,
+        known,
+        prepared,
+    }))
 }
 
 /// The shots to be sent: of a drop that comes back those that were not delivered, with their seeds; else all.
@@ -107,7 +115,12 @@ pub(super) enum NoReference {
     Environment(String),
 }
 
-async fn reference_of(ctx: &Ctx, plan: &RequestPlan, picture: Option<Picture>, candidate: &Candidate) -> Result<(Reference, Option<Prepared>), NoReference> {
+async fn reference_of(
+    ctx: &Ctx,
+    plan: &RequestPlan,
+    picture: Option<Picture>,
+    candidate: &Candidate,
+) -> Result<(Reference, Option<Prepared>), NoReference> {
     match (&plan.reference, picture) {
         (RefPlan::None, _) | (RefPlan::Picture, None) => Ok((Reference::None, None)),
         (RefPlan::Given { url }, _) => Ok((Reference::Given { url: url.clone() }, None)),
@@ -116,19 +129,32 @@ async fn reference_of(ctx: &Ctx, plan: &RequestPlan, picture: Option<Picture>, c
 }
 
 /// Makes a picture available to the service, as the configuration says.
-pub(super) async fn picture_reference(ctx: &Ctx, picture: Picture, folder: &RelPath, name: &std::ffi::OsStr) -> Result<(Reference, Option<Prepared>), NoReference> {
+pub(super) async fn picture_reference(
+    ctx: &Ctx,
+    picture: Picture,
+    folder: &RelPath,
+    name: &std::ffi::OsStr,
+) -> Result<(Reference, Option<Prepared>), NoReference> {
     match &ctx.config.reference.mode {
-        ReferenceMode::PublicUrl { url_base } => public(&picture.whole, url_base, folder, name).map(|reference| (reference, None)),
+        ReferenceMode::PublicUrl { url_base } => {
+            public(&picture.whole, url_base, folder, name).map(|reference| (reference, None))
+        }
         ReferenceMode::Inline => {
             let prepared = prepare(ctx, picture).await?;
-            let reference = Reference::Inline { blake3: prepared.fingerprint.to_string(), media_type: prepared.media_type.into() };
+            let reference =
+                Reference::Inline { blake3: prepared.fingerprint.to_string(), media_type: prepared.media_type.into() };
             Ok((reference, Some(std::sync::Arc::new(prepared.path))))
         }
         ReferenceMode::Upload => upload(ctx, picture, false).await.map(|reference| (reference, None)),
     }
 }
 
-fn public(whole: &Whole, url_base: &url::Url, folder: &RelPath, name: &std::ffi::OsStr) -> Result<Reference, NoReference> {
+fn public(
+    whole: &Whole,
+    url_base: &url::Url,
+    folder: &RelPath,
+    name: &std::ffi::OsStr,
+) -> Result<Reference, NoReference> {
     if let Whole::Whole { format, .. } = whole
         && !matches!(format, Format::Jpeg | Format::Png | Format::WebP)
     {
@@ -143,7 +169,8 @@ fn public(whole: &Whole, url_base: &url::Url, folder: &RelPath, name: &std::ffi:
 pub fn public_url(url_base: &url::Url, folder: &RelPath, name: &std::ffi::OsStr) -> String {
     use std::os::unix::ffi::OsStrExt as _;
     /// Everything but RFC 3986's unreserved characters, and the slash between folders.
-    const KEEP: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+    const KEEP: &percent_encoding::AsciiSet =
+        &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
     let path = folder.join(name);
     let base = url_base.as_str();
     let slash = if base.ends_with('/') { "" } else { "/" };
@@ -164,12 +191,16 @@ struct Ready {
 
 async fn prepare(ctx: &Ctx, picture: Picture) -> Result<Ready, NoReference> {
     let (rules, into, budget) = (rules(ctx), prepared_dir(&ctx.site.state_dir), ctx.budget.clone());
+    let Whole::Whole { format, end, .. } = picture.whole else {
+        return Err(NoReference::Drop("the picture is not whole".into()));
+    };
     let done = blocking(move || {
         std::fs::create_dir_all(&into).map_err(|source| PrepareError::Io { path: into.clone(), source })?;
-        reference::prepare(&picture.file, &picture.whole, &rules, &into, &budget)
+        let original = Original { file: &picture.file, path: &picture.path, format, end };
+        reference::prepare(&original, &rules, &into, &budget)
     });
     match done.await {
-        Ok(Ok(p)) => Ok(Ready { path: p.path, fingerprint: p.fingerprint, media_type: p.media_type }),
+        Ok(Ok(p)) => Ok(Ready { path: p.file.into_temp_path(), fingerprint: p.fingerprint, media_type: p.media_type }),
         Ok(Err(e @ PrepareError::Io { .. })) => Err(NoReference::Environment(e.to_string())),
         Ok(Err(e)) => Err(NoReference::Drop(e.to_string())),
         Err(e) => Err(NoReference::Drop(e)),
@@ -196,7 +227,12 @@ pub(super) async fn upload(ctx: &Ctx, picture: Picture, afresh: bool) -> Result<
         if let Some(kept) = cached
             && let Some((url, blake3)) = kept.split_once(' ')
         {
-            return Ok(Reference::Uploaded { url: url.into(), blake3: blake3.into(), key: key.to_string(), cached: true });
+            return Ok(Reference::Uploaded {
+                url: url.into(),
+                blake3: blake3.into(),
+                key: key.to_string(),
+                cached: true,
+            });
         }
     }
     let prepared = prepare(ctx, picture).await?;
@@ -216,14 +252,23 @@ pub(super) async fn upload(ctx: &Ctx, picture: Picture, afresh: bool) -> Result<
 }
 
 /// The picture of a drop that lies in working, opened again (its bytes are those that were hashed).
-pub(super) fn reopen(ctx: &Ctx, working: &Path, folder: &RelPath, member: &crate::ledger::Member) -> Result<Picture, String> {
+pub(super) fn reopen(
+    ctx: &Ctx,
+    working: &Path,
+    folder: &RelPath,
+    member: &crate::ledger::Member,
+) -> Result<Picture, String> {
     let dir = crate::outbox::folder::Folder::existing(working, folder).map_err(|e| e.to_string())?;
     let dir = dir.ok_or_else(|| format!("{} is not there", folder.under(working).display()))?;
     let file: File = dir.open(&member.name).map_err(|e| e.to_string())?;
-    let whole = reference::whole::check(&file).map_err(|e| e.to_string())?;
+    let path = dir.at(&member.name);
+    let whole = reference::check(&file).map_err(|e| e.to_string())?;
     let print = reference::fingerprint(&file).map_err(|e| e.to_string())?;
     if member.print.is_some_and(|then| then != print) {
-        return Err(format!("{} has changed since it was claimed", ctx.site.working.join(folder.as_path()).join(&member.name).display()));
+        return Err(format!(
+            "{} has changed since it was claimed",
+            ctx.site.working.join(folder.as_path()).join(&member.name).display()
+        ));
     }
-    Ok(Picture { file, whole, print })
+    Ok(Picture { file, path, whole, print })
 }

@@ -85,7 +85,8 @@ impl Engine {
 
     fn advance_what_is_due(&mut self, now: Mono) {
         let blocked = self.blocked.iter().filter(|(_, (_, at))| *at <= now).map(|(id, _)| *id);
-        let fetches = self.works.iter().filter(|(_, w)| w.fetches.values().any(|(_, at)| *at <= now)).map(|(id, _)| *id);
+        let fetches =
+            self.works.iter().filter(|(_, w)| w.fetches.values().any(|(_, at)| *at <= now)).map(|(id, _)| *id);
         let due: Vec<DropId> = blocked.chain(fetches).collect();
         for id in due {
             self.advance(id, now);
@@ -110,7 +111,8 @@ impl Engine {
                 work.busy.insert(shot.no);
                 work.set(sending.clone());
                 work.since = wall;
-                let (frozen, prepared, place, open) = (work.frozen.clone(), work.prepared.clone(), work.place.clone(), work.open.clone());
+                let (frozen, prepared, place, open) =
+                    (work.frozen.clone(), work.prepared.clone(), work.place.clone(), work.open.clone());
                 self.pace.sent(now);
                 self.gate.sent(&place);
                 sent = true;
@@ -118,7 +120,8 @@ impl Engine {
                 let (ctx, in_flight) = (self.ctx.clone(), self.pace.in_flight());
                 self.spawn(async move {
                     let prepared = match (&frozen.reference, prepared) {
-                        (super::frozen::Reference::Inline { .. }, None) => match send::prepare_again(&ctx, &open).await {
+                        (super::frozen::Reference::Inline { .. }, None) => match send::prepare_again(&ctx, &open).await
+                        {
                             Ok(prepared) => prepared,
                             Err(why) => {
                                 let answer = super::event::Answer::NotSent(why);
@@ -165,7 +168,11 @@ impl Engine {
     /// Takes candidates up to `most` planned ones.
     fn plan_more(&mut self, most: usize, now: Mono) {
         self.plan_again(now);
-        let planned = self.plans.values().filter(|p| !matches!(p, Planning::Starting | Planning::Burying | Planning::Later(..))).count();
+        let planned = self
+            .plans
+            .values()
+            .filter(|p| !matches!(p, Planning::Starting | Planning::Burying | Planning::Later(..)))
+            .count();
         for candidate in self.arrivals.ready(now, most.saturating_sub(planned)) {
             self.plan_one(candidate);
         }
@@ -277,7 +284,15 @@ impl Engine {
         self.rescan_wanted = true;
     }
 
-    pub(super) fn started(&mut self, candidate: &Candidate, open: OpenDrop, frozen: Frozen, prepared: Option<Prepared>, sending: Option<ShotNo>, now: Mono) {
+    pub(super) fn started(
+        &mut self,
+        candidate: &Candidate,
+        open: OpenDrop,
+        frozen: Frozen,
+        prepared: Option<Prepared>,
+        sending: Option<ShotNo>,
+        now: Mono,
+    ) {
         let place = candidate.place();
         self.plans.remove(&place);
         let wall = self.ctx.clock.wall();
@@ -320,7 +335,8 @@ impl Engine {
 
     /// Planned drops are planned again later: their uploads are remembered, and may be too old by then.
     pub(super) fn put_plans_back(&mut self, now: Mono) {
-        let ready = |(place, planning): (&Place, &Planning)| matches!(planning, Planning::Ready(..)).then(|| place.clone());
+        let ready =
+            |(place, planning): (&Place, &Planning)| matches!(planning, Planning::Ready(..)).then(|| place.clone());
         let ready: Vec<Place> = self.plans.iter().filter_map(ready).collect();
         for place in ready {
             if let Some(Planning::Ready(planned, _)) = self.plans.remove(&place) {
@@ -347,7 +363,8 @@ impl Engine {
                     && !work.busy.contains(&shot.no)
                     && work.lost.is_none()
                 {
-                    let wait = not_before.map_or(Duration::ZERO, |at| Duration::try_from(at.duration_since(wall)).unwrap_or_default());
+                    let wait = not_before
+                        .map_or(Duration::ZERO, |at| Duration::try_from(at.duration_since(wall)).unwrap_or_default());
                     if wait.is_zero() {
                         waits = true;
                     } else {
@@ -369,7 +386,10 @@ impl Engine {
             let busy = self.works.values().any(|w| !w.busy.is_empty() || w.closing);
             let starting = self.plans.values().any(|p| matches!(p, Planning::Starting | Planning::Burying));
             if now >= until {
-                tracing::warn!(in_flight = self.pace.in_flight(), "the grace is over; what is in flight is settled at the next start");
+                tracing::warn!(
+                    in_flight = self.pace.in_flight(),
+                    "the grace is over; what is in flight is settled at the next start"
+                );
                 return true;
             }
             return self.pace.in_flight() == 0 && !busy && !starting;
@@ -405,7 +425,14 @@ impl Engine {
         }
         let counts = self.arrivals.counts(Reason::Queued);
         let some = |reasons: &[Reason]| reasons.iter().any(|r| counts.get(r).is_some_and(|n| *n > 0));
-        if some(&[Reason::Settling, Reason::FolderSettling, Reason::PresetChanging, Reason::Busy, Reason::Planning, Reason::Queued]) {
+        if some(&[
+            Reason::Settling,
+            Reason::FolderSettling,
+            Reason::PresetChanging,
+            Reason::Busy,
+            Reason::Planning,
+            Reason::Queued,
+        ]) {
             return false;
         }
         // These end by themselves, unless a preset requires what never comes.

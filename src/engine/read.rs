@@ -15,7 +15,7 @@ use crate::domain::request::{RefPlan, RequestPlan, plan_request};
 use crate::ledger::{Member, Role};
 use crate::outbox::OutboxError;
 use crate::outbox::folder::Folder;
-use crate::reference::whole::{self, Whole};
+use crate::reference::{self, Whole};
 
 /// A folder and the spelling of the preset file in it, if it has one.
 pub type PresetFile = (RelPath, Option<OsString>);
@@ -57,6 +57,8 @@ pub struct Read {
 pub struct Picture {
     /// The open file.
     pub file: File,
+    /// Its path, for messages.
+    pub path: std::path::PathBuf,
     /// Its structure.
     pub whole: Whole,
     /// BLAKE3 of its bytes.
@@ -67,7 +69,13 @@ pub struct Picture {
 pub fn facts(file: &File) -> std::io::Result<Facts> {
     let m = file.metadata()?;
     let ns = |s: i64, ns: i64| i128::from(s) * 1_000_000_000 + i128::from(ns);
-    Ok(Facts { dev: m.dev(), ino: m.ino(), size: m.size(), mtime_ns: ns(m.mtime(), m.mtime_nsec()), ctime_ns: ns(m.ctime(), m.ctime_nsec()) })
+    Ok(Facts {
+        dev: m.dev(),
+        ino: m.ino(),
+        size: m.size(),
+        mtime_ns: ns(m.mtime(), m.mtime_nsec()),
+        ctime_ns: ns(m.ctime(), m.ctime_nsec()),
+    })
 }
 
 /// The layer of one folder's preset; `None` if it has none. The error is for a person.
@@ -89,7 +97,11 @@ pub fn preset_layer(inbox: &Path, folder: &RelPath, name: &std::ffi::OsStr) -> R
 }
 
 /// The layers from the configuration down to `chain`'s last folder, and what they come to.
-pub fn resolve_folder(config: &Config, inbox: &Path, chain: &[PresetFile]) -> Result<(Vec<Layer>, Resolved), (RelPath, String)> {
+pub fn resolve_folder(
+    config: &Config,
+    inbox: &Path,
+    chain: &[PresetFile],
+) -> Result<(Vec<Layer>, Resolved), (RelPath, String)> {
     let mut layers = vec![config.preset.clone()];
     let mut at = RelPath::root();
     for (folder, name) in chain {
@@ -129,7 +141,13 @@ pub fn read(config: &Config, inbox: &Path, candidate: &Candidate, chain: &[Prese
             Err(e) => return Reading::Unreadable(format!("{}: {e}", show(&sidecar.file.name))),
         };
         let print = bytes.as_deref().map(Fingerprint::of);
-        members.push(Member { name: sidecar.file.name.clone(), role: Role::Sidecar, print, size: sidecar.file.facts.size, moves: !sidecar.shared });
+        members.push(Member {
+            name: sidecar.file.name.clone(),
+            role: Role::Sidecar,
+            print,
+            size: sidecar.file.facts.size,
+            moves: !sidecar.shared,
+        });
         let label = show(candidate.folder.join(&sidecar.file.name).as_path().as_os_str());
         match bytes {
             None => fault = Some(format!("{label}: is over 1 MiB, which is too long for a sidecar")),
@@ -152,12 +170,24 @@ pub fn read(config: &Config, inbox: &Path, candidate: &Candidate, chain: &[Prese
         None => None,
         Some(image) => match read_picture(&dir, image) {
             Ok(picture) => {
-                members.push(Member { name: image.name.clone(), role: Role::Picture, print: Some(picture.print), size: image.facts.size, moves: true });
+                members.push(Member {
+                    name: image.name.clone(),
+                    role: Role::Picture,
+                    print: Some(picture.print),
+                    size: image.facts.size,
+                    moves: true,
+                });
                 Some(picture)
             }
             Err(PictureFault::Reading(reading)) => return reading,
             Err(PictureFault::Bad(why, print)) => {
-                members.push(Member { name: image.name.clone(), role: Role::Picture, print, size: image.facts.size, moves: true });
+                members.push(Member {
+                    name: image.name.clone(),
+                    role: Role::Picture,
+                    print,
+                    size: image.facts.size,
+                    moves: true,
+                });
                 return Reading::Failed(why, members);
             }
         },
@@ -211,14 +241,17 @@ fn open_as_seen(dir: &Folder, member: &Found) -> Result<File, Reading> {
 }
 
 fn read_picture(dir: &Folder, image: &Found) -> Result<Picture, PictureFault> {
-    let unreadable = |e: std::io::Error| PictureFault::Reading(Reading::Unreadable(format!("{}: {e}", show(&image.name))));
+    let unreadable =
+        |e: std::io::Error| PictureFault::Reading(Reading::Unreadable(format!("{}: {e}", show(&image.name))));
     let file = open_as_seen(dir, image).map_err(PictureFault::Reading)?;
-    let whole = whole::check(&file).map_err(unreadable)?;
+    let whole = reference::check(&file).map_err(unreadable)?;
     let bad = match &whole {
         Whole::Whole { .. } => None,
         Whole::Cut { .. } | Whole::Empty => return Err(PictureFault::Reading(Reading::NotWhole)),
         Whole::Broken { format, why } => Some(format!("the picture is broken ({format:?}): {why}")),
-        Whole::Unknown { why } => Some(format!("this is no picture that can be used: {why}; accepted are JPEG, PNG, WebP, TIFF, BMP and GIF")),
+        Whole::Unknown { why } => {
+            Some(format!("this is no picture that can be used: {why}; accepted are JPEG, PNG, WebP, TIFF, BMP and GIF"))
+        }
     };
     let print = crate::reference::fingerprint(&file).map_err(unreadable)?;
     if let Some(why) = bad {
@@ -226,7 +259,7 @@ fn read_picture(dir: &Folder, image: &Found) -> Result<Picture, PictureFault> {
     }
     // Nobody wrote to it while it was read.
     match facts(&file) {
-        Ok(now) if now == image.facts => Ok(Picture { file, whole, print }),
+        Ok(now) if now == image.facts => Ok(Picture { file, path: dir.at(&image.name), whole, print }),
         Ok(_) => Err(PictureFault::Reading(Reading::Changed)),
         Err(e) => Err(unreadable(e)),
     }

@@ -11,14 +11,14 @@ use crate::domain::kinds::{NameKind, classify};
 use crate::domain::life::{self, Shot, ShotState, Spooled};
 use crate::domain::names::{SetNames, numbered};
 use crate::domain::pairing::group_key;
-use crate::ledger::{Ledger as _, Limits, Member, NewDrop, OpenDrop, Role};
+use crate::ledger::{Limits, Member, NewDrop, OpenDrop, Role};
 use crate::outbox::claim;
 use crate::outbox::filing::{Move, move_file};
 use crate::outbox::folder::Folder;
 use crate::outbox::listing::Wanted;
 use crate::outbox::publish;
 use crate::outbox::sweep::sweep;
-use crate::reference::whole;
+use crate::reference;
 
 use super::ctx::Ctx;
 use super::frozen::Frozen;
@@ -62,7 +62,13 @@ impl Engine {
         for filed in self.ctx.record(move |l| l.filed_since(since)).await? {
             let ago = Duration::try_from(wall.duration_since(filed.filed)).unwrap_or_default();
             let stem = Path::new(&filed.name).file_stem().unwrap_or(&filed.name).to_owned();
-            self.arrivals.filed_earlier((&filed.folder, &stem), &filed.name, ago, filed.sent.map(jiff::Timestamp::as_millisecond), now);
+            self.arrivals.filed_earlier(
+                (&filed.folder, &stem),
+                &filed.name,
+                ago,
+                filed.sent.map(jiff::Timestamp::as_millisecond),
+                now,
+            );
         }
         let (keep, at) = (self.ctx.config.service.keep_history, wall);
         self.ctx.record(move |l| l.tidy(keep, at)).await?;
@@ -80,7 +86,8 @@ fn state(e: impl std::fmt::Display) -> EngineError {
 
 fn recover_all(ctx: &Ctx, good: bool) -> Result<Vec<(OpenDrop, Option<String>)>, EngineError> {
     let site = &ctx.site;
-    let workings: Vec<PathBuf> = std::iter::once(site.working.clone()).chain(site.other_working.clone()).filter(|w| w.is_dir()).collect();
+    let workings: Vec<PathBuf> =
+        std::iter::once(site.working.clone()).chain(site.other_working.clone()).filter(|w| w.is_dir()).collect();
     let mut temporaries = Vec::new();
     for root in workings.iter().chain([&site.outbox, &site.archive, &site.errors]) {
         temporaries.extend(sweep(root).map_err(state)?.temporaries);
@@ -151,7 +158,10 @@ fn find_originals(ctx: &Ctx, row: &OpenDrop, workings: &[PathBuf]) -> Result<Ori
                 continue;
             }
         }
-        return Ok(Originals::Missing(format!("{} is nowhere to be found", place_of(rel, std::slice::from_ref(member)))));
+        return Ok(Originals::Missing(format!(
+            "{} is nowhere to be found",
+            place_of(rel, std::slice::from_ref(member))
+        )));
     }
     Ok(Originals::There(at))
 }
@@ -190,10 +200,15 @@ fn recover_shots(ctx: &Ctx, row: &mut OpenDrop) -> Result<(), EngineError> {
 fn spooled(ctx: &Ctx, id: DropId, shot: &Shot) -> Result<Option<Spooled>, EngineError> {
     let Some(sealed) = ctx.spool.find(id, shot.no).map_err(state)? else { return Ok(None) };
     let file = std::fs::File::open(&sealed.path).map_err(|e| state(format!("{}: {e}", sealed.path.display())))?;
-    let whole = whole::check(&file).map_err(|e| state(format!("{}: {e}", sealed.path.display())))?;
+    let whole = reference::check(&file).map_err(|e| state(format!("{}: {e}", sealed.path.display())))?;
     let Ok(extension) = deliver::extension(&whole) else { return Ok(None) };
     let print = sealed.fingerprint().map_err(state)?;
-    Ok(Some(Spooled { blake3: print.to_string(), bytes: sealed.bytes, extension: extension.into(), at: ctx.clock.wall() }))
+    Ok(Some(Spooled {
+        blake3: print.to_string(),
+        bytes: sealed.bytes,
+        extension: extension.into(),
+        at: ctx.clock.wall(),
+    }))
 }
 
 /// Pictures that no row knows of, in the spool or under a hidden name, reach the outbox all the same.
@@ -201,7 +216,7 @@ fn rescue_pictures(ctx: &Ctx, known: &HashSet<DropId>, temporaries: &[publish::T
     let spool = ctx.spool.list().map_err(state)?;
     for sealed in spool.iter().filter(|s| !known.contains(&s.drop)) {
         let file = std::fs::File::open(&sealed.path).map_err(|e| state(format!("{}: {e}", sealed.path.display())))?;
-        let whole = whole::check(&file).map_err(|e| state(format!("{}: {e}", sealed.path.display())))?;
+        let whole = reference::check(&file).map_err(|e| state(format!("{}: {e}", sealed.path.display())))?;
         let extension = deliver::extension(&whole).unwrap_or("bin");
         let stem = OsString::from(format!("recovered-{}-{}", sealed.drop, sealed.shot.0 + 1));
         let name = free_name(ctx, &RelPath::root(), &stem, &format!(".{extension}"))?;
@@ -219,8 +234,9 @@ fn rescue_pictures(ctx: &Ctx, known: &HashSet<DropId>, temporaries: &[publish::T
     }
     let in_spool: HashSet<_> = spool.iter().map(|s| (s.drop, s.shot)).collect();
     for temporary in temporaries.iter().filter(|t| !known.contains(&t.drop) && !in_spool.contains(&(t.drop, t.shot))) {
-        let file = std::fs::File::open(&temporary.path).map_err(|e| state(format!("{}: {e}", temporary.path.display())))?;
-        let Ok(whole) = whole::check(&file) else { continue };
+        let file =
+            std::fs::File::open(&temporary.path).map_err(|e| state(format!("{}: {e}", temporary.path.display())))?;
+        let Ok(whole) = reference::check(&file) else { continue };
         // A copy that was cut off has its whole in the spool; without one it is nothing to anybody.
         let Ok(extension) = deliver::extension(&whole) else { continue };
         let stem = OsString::from(format!("recovered-{}-{}", temporary.drop, temporary.shot.0 + 1));
@@ -247,7 +263,10 @@ fn strays(working: &Path, ours: &HashSet<(PathBuf, PathBuf)>) -> Result<Vec<(Rel
         let Some(rel) = RelPath::below(working, entry.path()) else { continue };
         let Some(name) = rel.name() else { continue };
         let hidden = name.as_encoded_bytes().starts_with(b".");
-        if !entry.file_type().is_file() || hidden || ours.contains(&(working.to_path_buf(), rel.as_path().to_path_buf())) {
+        if !entry.file_type().is_file()
+            || hidden
+            || ours.contains(&(working.to_path_buf(), rel.as_path().to_path_buf()))
+        {
             continue;
         }
         let folder = rel.parent().unwrap_or_default();

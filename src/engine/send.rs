@@ -86,7 +86,13 @@ pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
         }
     }
     let id = open.drop.id;
-    let event = Event::Started { candidate, open: Box::new(open), frozen: frozen.clone(), prepared: prepared.clone(), sending: Some(first) };
+    let event = Event::Started {
+        candidate,
+        open: Box::new(open),
+        frozen: frozen.clone(),
+        prepared: prepared.clone(),
+        sending: Some(first),
+    };
     ctx.send(event).await;
     if let Some(shot) = sending {
         call(&ctx, id, &shot, &frozen, prepared.as_ref()).await;
@@ -94,7 +100,12 @@ pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
 }
 
 /// Moves a drop that can't be sent at all into working, with its reason, so that it goes to errors.
-pub(super) async fn bury(ctx: Ctx, candidate: crate::domain::arrivals::Candidate, members: Vec<Member>, reason: String) {
+pub(super) async fn bury(
+    ctx: Ctx,
+    candidate: crate::domain::arrivals::Candidate,
+    members: Vec<Member>,
+    reason: String,
+) {
     let drop = NewDrop {
         id: new_id(),
         folder: candidate.folder.clone(),
@@ -116,7 +127,14 @@ pub(super) async fn bury(ctx: Ctx, candidate: crate::domain::arrivals::Candidate
         return not_started(&ctx, candidate, NotStarted::Environment(e.to_string())).await;
     }
     let open = OpenDrop { drop, claimed: ctx.clock.wall(), number: None, filing: None };
-    ctx.send(Event::Started { candidate, open: Box::new(open), frozen: Frozen::nothing(), prepared: None, sending: None }).await;
+    ctx.send(Event::Started {
+        candidate,
+        open: Box::new(open),
+        frozen: Frozen::nothing(),
+        prepared: None,
+        sending: None,
+    })
+    .await;
 }
 
 fn unread_members(candidate: &crate::domain::arrivals::Candidate) -> Vec<Member> {
@@ -130,7 +148,11 @@ fn unread_members(candidate: &crate::domain::arrivals::Candidate) -> Vec<Member>
         .collect()
 }
 
-async fn claim_drop(ctx: &Ctx, candidate: &crate::domain::arrivals::Candidate, in_flight: u32) -> Result<(), NotStarted> {
+async fn claim_drop(
+    ctx: &Ctx,
+    candidate: &crate::domain::arrivals::Candidate,
+    in_flight: u32,
+) -> Result<(), NotStarted> {
     let (site, folder, bytes) = (ctx.site.clone(), candidate.folder.clone(), reserve(ctx, in_flight));
     let members: Vec<_> = candidate.moving().map(|m| claim::Member { name: m.name.clone(), facts: m.facts }).collect();
     let done = blocking(move || {
@@ -149,7 +171,9 @@ fn not_claimed(error: &ClaimError) -> NotStarted {
     match &error.cause {
         OutboxError::Gone { .. } | OutboxError::Changed { .. } => NotStarted::Changed,
         // What one folder's or file's rights forbid concerns this drop; a disk, everybody.
-        OutboxError::NoRoom { .. } | OutboxError::ReadOnly { .. } | OutboxError::RootMissing { .. } => NotStarted::Environment(error.to_string()),
+        OutboxError::NoRoom { .. } | OutboxError::ReadOnly { .. } | OutboxError::RootMissing { .. } => {
+            NotStarted::Environment(error.to_string())
+        }
         _ => NotStarted::Blocked(error.to_string()),
     }
 }
@@ -162,9 +186,15 @@ async fn give_up_claim(ctx: &Ctx, drop: &NewDrop) {
     match back {
         Ok(Ok(returned)) if returned.is_back() => {}
         // Recovery brings it back at the next start at the latest.
-        Ok(Ok(returned)) => tracing::warn!(taken = ?returned.taken, "a drop could not go back into the inbox; it stays in working until the next start"),
-        Ok(Err(e)) => tracing::warn!(error = %e, "a drop could not go back into the inbox; it stays in working until the next start"),
-        Err(e) => tracing::warn!(error = %e, "a drop could not go back into the inbox; it stays in working until the next start"),
+        Ok(Ok(returned)) => {
+            tracing::warn!(taken = ?returned.taken, "a drop could not go back into the inbox; it stays in working until the next start")
+        }
+        Ok(Err(e)) => {
+            tracing::warn!(error = %e, "a drop could not go back into the inbox; it stays in working until the next start")
+        }
+        Err(e) => {
+            tracing::warn!(error = %e, "a drop could not go back into the inbox; it stays in working until the next start")
+        }
     }
 }
 
@@ -174,7 +204,11 @@ async fn take_notes_away(ctx: &Ctx, drop: &NewDrop, notes: Vec<(std::path::PathB
     let _ = blocking(move || {
         for (path, print) in notes {
             let Ok(below) = path.strip_prefix(&site.errors) else { continue };
-            let (Some(name), Some(rel)) = (below.file_name(), below.parent().and_then(crate::domain::ids::RelPath::new)) else { continue };
+            let (Some(name), Some(rel)) =
+                (below.file_name(), below.parent().and_then(crate::domain::ids::RelPath::new))
+            else {
+                continue;
+            };
             let _ = take_away_if_ours(&site.errors, &rel, name, print);
         }
         let note = crate::domain::names::SetNames::new(&drop.stem, Vec::<std::ffi::OsString>::new()).note(1);
@@ -213,7 +247,9 @@ async fn call(ctx: &Ctx, id: DropId, shot: &Shot, frozen: &Frozen, prepared: Opt
             let file = prepared.map(|p| p.to_path_buf()).unwrap_or_default();
             Body::inline(&frozen.body(shot.seed, None), Key::StructureImageUrl.name(), file, media_type)
         }
-        Reference::Uploaded { url, .. } => Body::json(&frozen.body(shot.seed, Some(url))).hiding(AssetUrl::new(url.clone())),
+        Reference::Uploaded { url, .. } => {
+            Body::json(&frozen.body(shot.seed, Some(url))).hiding(AssetUrl::new(url.clone()))
+        }
         Reference::Given { url } | Reference::Public { url } => Body::json(&frozen.body(shot.seed, Some(url))),
         Reference::None => Body::json(&frozen.body(shot.seed, None)),
     };
@@ -240,7 +276,12 @@ pub(super) async fn upload_again(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot:
     ctx.send(Event::Reuploaded { drop: id, shot: no, done }).await;
 }
 
-async fn renew(ctx: &Ctx, open: &OpenDrop, frozen: Frozen, shot: Shot) -> Result<(Shot, Frozen), crate::domain::verdict::Verdict> {
+async fn renew(
+    ctx: &Ctx,
+    open: &OpenDrop,
+    frozen: Frozen,
+    shot: Shot,
+) -> Result<(Shot, Frozen), crate::domain::verdict::Verdict> {
     use crate::domain::verdict::Verdict;
     let retry = |message: String| Verdict::Retry { message, trouble: false };
     let id = open.drop.id;
@@ -253,7 +294,8 @@ async fn renew(ctx: &Ctx, open: &OpenDrop, frozen: Frozen, shot: Shot) -> Result
         return Err(retry("the drop has no picture".into()));
     };
     let (again, working, folder) = (ctx.clone(), open.drop.working.clone(), open.drop.folder.clone());
-    let picture = blocking(move || plan::reopen(&again, &working, &folder, &member)).await.and_then(|r| r).map_err(retry)?;
+    let picture =
+        blocking(move || plan::reopen(&again, &working, &folder, &member)).await.and_then(|r| r).map_err(retry)?;
     let reference = plan::upload(ctx, picture, true).await.map_err(|e| match e {
         NoReference::Upload(verdict) => verdict,
         NoReference::Drop(message) | NoReference::Environment(message) => Verdict::Retry { message, trouble: false },

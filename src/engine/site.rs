@@ -52,11 +52,28 @@ impl Site {
         let inbox = folders.inbox.clone();
         let found = fs::metadata(&inbox).ok().filter(fs::Metadata::is_dir);
         let Some(found) = found else { return Err(SiteError::NoInbox(inbox)) };
-        fs::read_dir(&inbox).map_err(|e| wrong(format!("the inbox {} cannot be read: {e}; give this user the right to read, write and enter it", inbox.display())))?;
-        for (what, path) in [("outbox", &folders.outbox), ("archive", &folders.archive), ("errors folder", &folders.errors), ("state directory", &state_dir.to_path_buf())] {
-            fs::create_dir_all(path).map_err(|e| wrong(format!("the {what} {} cannot be made: {e}", path.display())))?;
+        fs::read_dir(&inbox).map_err(|e| {
+            wrong(format!(
+                "the inbox {} cannot be read: {e}; give this user the right to read, write and enter it",
+                inbox.display()
+            ))
+        })?;
+        for (what, path) in [
+            ("outbox", &folders.outbox),
+            ("archive", &folders.archive),
+            ("errors folder", &folders.errors),
+            ("state directory", &state_dir.to_path_buf()),
+        ] {
+            fs::create_dir_all(path)
+                .map_err(|e| wrong(format!("the {what} {} cannot be made: {e}", path.display())))?;
         }
-        keep_apart(&[("[folders] inbox", &inbox), ("[folders] outbox", &folders.outbox), ("[folders] archive", &folders.archive), ("[folders] errors", &folders.errors), ("[service] state_dir", state_dir)])?;
+        keep_apart(&[
+            ("[folders] inbox", &inbox),
+            ("[folders] outbox", &folders.outbox),
+            ("[folders] archive", &folders.archive),
+            ("[folders] errors", &folders.errors),
+            ("[service] state_dir", state_dir),
+        ])?;
         let kind = filesystem_kind(state_dir).map_err(|e| wrong(e.to_string()))?;
         if kind.is_network() {
             return Err(wrong(format!(
@@ -66,7 +83,12 @@ impl Site {
             )));
         }
         let (working, other_working) = working(config, &inbox)?;
-        let mut all = vec![("[folders] outbox", folders.outbox.as_path()), ("[folders] archive", &folders.archive), ("[folders] errors", &folders.errors), ("[service] state_dir", state_dir)];
+        let mut all = vec![
+            ("[folders] outbox", folders.outbox.as_path()),
+            ("[folders] archive", &folders.archive),
+            ("[folders] errors", &folders.errors),
+            ("[service] state_dir", state_dir),
+        ];
         if working != inbox.join(INNER_WORKING) {
             all.push(("[folders] inbox", &inbox));
         }
@@ -138,7 +160,8 @@ fn working(config: &Config, inbox: &Path) -> Result<(PathBuf, Option<PathBuf>), 
     let inner = inbox.join(INNER_WORKING);
     let beside = inbox.parent().map(|parent| parent.join("working"));
     if let Some(set) = &config.folders.working {
-        fs::create_dir_all(set).map_err(|e| wrong(format!("[folders] working: {} cannot be made: {e}", set.display())))?;
+        fs::create_dir_all(set)
+            .map_err(|e| wrong(format!("[folders] working: {} cannot be made: {e}", set.display())))?;
         let reachable = *set == inner || room::reachable_by_rename(inbox, set).map_err(|e| wrong(e.to_string()))?;
         if !reachable {
             return Err(wrong(format!(

@@ -94,10 +94,18 @@ impl Engine {
         }
         if let Some((id, (why, _))) = self.blocked.iter().next() {
             let since = self.works.get(id).map_or(wall, |w| w.since);
-            return Some(Paused { reason: format!("what is done cannot be put where it belongs: {why}"), since, until: None });
+            return Some(Paused {
+                reason: format!("what is done cannot be put where it belongs: {why}"),
+                since,
+                until: None,
+            });
         }
         let pause = self.gate.paused()?;
-        let reason = if pause.message.is_empty() { pause.why.text().to_owned() } else { format!("{}: {}", pause.why.text(), pause.message) };
+        let reason = if pause.message.is_empty() {
+            pause.why.text().to_owned()
+        } else {
+            format!("{}: {}", pause.why.text(), pause.message)
+        };
         Some(Paused { reason, since: pause.since, until: pause.until.and_then(later) })
     }
 
@@ -121,7 +129,8 @@ impl Engine {
             let reason = found.detail.clone().unwrap_or_else(|| found.reason.label().to_owned());
             waiting_for.push(Waiting { drop: found.place.to_string(), reason });
         }
-        let mut work: Vec<Work> = self.works.values().map(|w| Work { drop: w.place.to_string(), state: word(w), since: w.since }).collect();
+        let mut work: Vec<Work> =
+            self.works.values().map(|w| Work { drop: w.place.to_string(), state: word(w), since: w.since }).collect();
         work.sort_by_key(|w| w.since);
         work.truncate(MAX_LISTED);
         let site = &self.ctx.site;
@@ -139,7 +148,12 @@ impl Engine {
             waiting: counts.into_iter().map(|(reason, n)| (reason.label().to_owned(), n as u64)).collect(),
             waiting_for,
             failed: self.figures.failed,
-            last_failures: self.figures.failures.iter().map(|f| Failure { drop: f.label.clone(), reason: f.reason.clone(), at: f.at }).collect(),
+            last_failures: self
+                .figures
+                .failures
+                .iter()
+                .map(|f| Failure { drop: f.label.clone(), reason: f.reason.clone(), at: f.at })
+                .collect(),
             last_24h: spend(&self.figures.usage.day),
             last_hour: spend(&self.figures.usage.hour),
             credits: self.figures.credits,

@@ -41,7 +41,13 @@ pub(super) struct Work {
 
 impl Work {
     /// A drop in work, with nothing going on.
-    pub fn new(open: OpenDrop, frozen: Frozen, prepared: Option<Prepared>, place: Place, since: Timestamp) -> Self {
+    pub(super) fn new(
+        open: OpenDrop,
+        frozen: Frozen,
+        prepared: Option<Prepared>,
+        place: Place,
+        since: Timestamp,
+    ) -> Self {
         Self {
             open,
             frozen,
@@ -56,23 +62,23 @@ impl Work {
         }
     }
 
-    pub fn shot(&self, no: ShotNo) -> Option<&Shot> {
+    pub(super) fn shot(&self, no: ShotNo) -> Option<&Shot> {
         self.open.drop.shots.iter().find(|s| s.no == no)
     }
 
-    pub fn set(&mut self, shot: Shot) {
+    pub(super) fn set(&mut self, shot: Shot) {
         if let Some(place) = self.open.drop.shots.iter_mut().find(|s| s.no == shot.no) {
             *place = shot;
         }
     }
 
     /// Whether all its shots have ended.
-    pub fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.open.drop.shots.iter().all(|s| s.state.has_ended())
     }
 
     /// The first shot that may be sent at this moment.
-    pub fn due(&self, wall: Timestamp) -> Option<&Shot> {
+    pub(super) fn due(&self, wall: Timestamp) -> Option<&Shot> {
         if self.closing || self.lost.is_some() {
             return None;
         }
@@ -83,7 +89,7 @@ impl Work {
     }
 
     /// Whether any shot is due, now or later.
-    pub fn has_due(&self) -> bool {
+    pub(super) fn has_due(&self) -> bool {
         self.lost.is_none() && self.open.drop.shots.iter().any(|s| matches!(s.state, ShotState::Due { .. }))
     }
 }
@@ -102,7 +108,9 @@ impl Engine {
                 continue;
             }
             match &shot.state {
-                ShotState::Answered { .. } if work.fetches.get(&shot.no).is_none_or(|(_, at)| *at <= now) => todo.push(shot.clone()),
+                ShotState::Answered { .. } if work.fetches.get(&shot.no).is_none_or(|(_, at)| *at <= now) => {
+                    todo.push(shot.clone())
+                }
                 ShotState::Received { .. } | ShotState::Publishing { .. } => todo.push(shot.clone()),
                 _ => {}
             }
@@ -217,14 +225,20 @@ impl Engine {
                     ShotState::Answered { since, .. } => Some(*since),
                     _ => None,
                 });
-                let age = since.map_or(FETCH_FOR, |since| Duration::try_from(wall.duration_since(since)).unwrap_or_default());
+                let age =
+                    since.map_or(FETCH_FOR, |since| Duration::try_from(wall.duration_since(since)).unwrap_or_default());
                 if age >= FETCH_FOR {
                     return self.step(id, no, fail(format!("it could not be fetched for an hour: {why}")));
                 }
                 work.busy.remove(&no);
                 let tries = work.fetches.get(&no).map_or(0, |(tries, _)| *tries) + 1;
                 let retry = &self.ctx.config.retry;
-                let delay = crate::domain::pace::backoff(tries, retry.first_delay.min(Duration::from_secs(5)), Duration::from_secs(120), 1.0);
+                let delay = crate::domain::pace::backoff(
+                    tries,
+                    retry.first_delay.min(Duration::from_secs(5)),
+                    Duration::from_secs(120),
+                    1.0,
+                );
                 work.fetches.insert(no, (tries, now + delay));
                 if tries == 1 {
                     tracing::warn!(drop = %work.place, why = %why, "the picture could not be fetched yet; it is tried for an hour");
@@ -267,7 +281,9 @@ impl Engine {
             work.closing = false;
             let place = work.place.clone();
             self.blocked.insert(id, (why.to_owned(), now + LOOK_AGAIN));
-            self.warn_once(&format!("{place} cannot be put where it belongs; it is tried again, and nothing new is sent meanwhile: {why}"));
+            self.warn_once(&format!(
+                "{place} cannot be put where it belongs; it is tried again, and nothing new is sent meanwhile: {why}"
+            ));
         }
     }
 
@@ -364,12 +380,5 @@ impl Engine {
         let work = self.works.get(&id)?;
         let cached = matches!(work.frozen.reference, super::frozen::Reference::Uploaded { cached: true, .. });
         Some((work.shot(no)?.clone(), cached))
-    }
-
-    /// Tells the loop that a worker's place is free although its work went no further.
-    pub(super) fn release(&mut self, id: DropId, no: ShotNo) {
-        if let Some(work) = self.works.get_mut(&id) {
-            work.busy.remove(&no);
-        }
     }
 }

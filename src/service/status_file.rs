@@ -27,7 +27,6 @@ const TEMPORARY: &str = ".status.json.tmp";
 /// Group-readable, whatever the umask says: `status` is for the people who drop pictures.
 const MODE: u32 = 0o640;
 
-
 /// Why the status could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
@@ -48,7 +47,6 @@ pub enum StatusError {
         source: serde_json::Error,
     },
 }
-
 
 /// Puts `status` into `state_dir` in place of the last one. Lists that are too long are cut.
 ///

@@ -1,0 +1,213 @@
+//! `reimagined run`: the daemon, in the foreground; and `run --once`.
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::config::Config;
+use crate::domain::status::Status;
+use crate::engine::{Control, Deps, Ended, Engine, EngineError, Hooks, Locked, client_settings};
+use crate::ledger::LedgerError;
+use crate::ledger::thread::LedgerThread;
+use crate::segmind::Client;
+use crate::service::lock::{Lock, LockError, STATE_LOCK, WORKING_LOCK};
+use crate::service::signals::{Signal, Signals};
+use crate::service::{logging, notify, status_file};
+
+use super::args::{Global, Run};
+use super::exit::{Code, Failure};
+use super::setup;
+use super::term::Progress;
+
+/// Runs the daemon until it is told to stop, or with `--once` until nothing is left to do.
+pub fn run(global: &Global, args: &Run) -> Result<(), Failure> {
+    let progress = (args.once && std::io::IsTerminal::is_terminal(&std::io::stderr())).then(Progress::on_stderr);
+    let sink = progress.as_ref().map(Progress::sink);
+    logging::init(logging::Options { verbosity: global.verbosity(), sink })
+        .map_err(|e| Failure::usage(e.to_string()))?;
+    let config = setup::configuration(global)?;
+    let runtime = runtime()?;
+    let ended = runtime.block_on(daemon(config, args.once, progress));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    let ended = ended?;
+    if let Some(why) = &ended.stopped_for {
+        return Err(Failure::new(Code::Paused, format!("stopped: {why}; the rest waits in the inbox")));
+    }
+    if args.once && (ended.failed > 0 || ended.broken_presets) {
+        return Err(Failure::new(Code::SomeFailed, String::new()));
+    }
+    Ok(())
+}
+
+/// Two threads carry everything that waits; what blocks has threads of its own, which go when idle.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .thread_keep_alive(Duration::from_secs(5))
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::unexpected(format!("no threads to run on: {e}")))
+}
+
+/// The daemon over one configuration. Takes the lock of the state directory, opens the ledger, runs the
+/// engine, and tells systemd and the status file what it does.
+pub async fn daemon(config: Config, once: bool, progress: Option<Progress>) -> Result<Ended, Failure> {
+    // Caught from the first moment on, so that no signal finds the default action half-way.
+    let mut signals = Signals::new().map_err(|e| Failure::unexpected(format!("signals can't be caught: {e}")))?;
+    let state_dir = setup::state_dir(&config)?;
+    std::fs::create_dir_all(&state_dir)
+        .map_err(|e| Failure::usage(format!("the state directory {} cannot be made: {e}", state_dir.display())))?;
+    let _lock = Lock::take(&state_dir.join(STATE_LOCK)).map_err(|e| held(&e, "state directory", &state_dir))?;
+    let (ledger, good) = setup::ledger(&state_dir)?;
+    let ledger = LedgerThread::start(Box::new(ledger)).map_err(|e| Failure::unexpected(e.to_string()))?;
+    let client = Client::new(client_settings(&config)).map_err(|e| Failure::usage(e.to_string()))?;
+    let file = config.file.clone();
+    let keys = setup::keys(&config);
+    if let Err(e) = keys.read() {
+        // The engine pauses for it, and goes on when it comes.
+        tracing::warn!("{e}. {}", setup::how_to_give_a_key());
+    }
+    let beat: Option<(Duration, Box<dyn Fn() + Send>)> = notify::watchdog_interval().map(|every| {
+        let beat: Box<dyn Fn() + Send> = Box::new(|| drop(notify::watchdog()));
+        (every, beat)
+    });
+    let deps = Deps {
+        config,
+        state_dir: state_dir.clone(),
+        ledger: ledger.clone(),
+        ledger_was_good: good,
+        keys,
+        client,
+        once,
+        hooks: Hooks { beat, ready: Box::new(|| drop(notify::ready())), lock_working: Box::new(lock_working) },
+    };
+    let (control, controlled) = mpsc::channel(16);
+    let (publish, published) = watch::channel(Status::default());
+    let watcher = tokio::spawn(tell(published, state_dir.clone(), progress));
+    let asking = async move {
+        while let Some(signal) = signals.next().await {
+            ask(&control, signal, &file).await;
+        }
+    };
+    let asking = tokio::spawn(asking);
+    let engine = Engine::start(deps, controlled, publish).await.map_err(|e| failed(&e))?;
+    let ended = match engine {
+        Some(engine) => engine.run().await,
+        None => Ended::default(),
+    };
+    asking.abort();
+    // Ends when the engine's side of the status is gone.
+    let _ = watcher.await;
+    tokio::task::spawn_blocking(move || ledger.join()).await.ok();
+    tracing::info!(delivered = ended.delivered, failed = ended.failed, "stopped");
+    Ok(ended)
+}
+
+async fn ask(control: &mpsc::Sender<Control>, signal: Signal, file: &Path) {
+    let wanted = match signal {
+        Signal::Terminate | Signal::Interrupt => {
+            drop(notify::stopping());
+            Control::Stop
+        }
+        Signal::Rescan => Control::Rescan,
+        Signal::Reload => {
+            drop(notify::reloading());
+            let path = file.to_path_buf();
+            let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
+            let wanted = match read {
+                Ok(Ok(config)) => Some(Control::Reload(Box::new(config))),
+                Ok(Err(problems)) => {
+                    tracing::error!("the configuration is broken; the old one stays:\n{problems}");
+                    None
+                }
+                Err(e) => {
+                    tracing::error!("the configuration could not be read; the old one stays: {e}");
+                    None
+                }
+            };
+            if let Some(wanted) = wanted {
+                let _ = control.send(wanted).await;
+            }
+            drop(notify::ready());
+            return;
+        }
+    };
+    let _ = control.send(wanted).await;
+}
+
+/// Writes each change to the status file and to systemd, and drives the progress bar.
+async fn tell(mut published: watch::Receiver<Status>, state_dir: PathBuf, progress: Option<Progress>) {
+    let mut last_line = String::new();
+    let mut complained = false;
+    while published.changed().await.is_ok() {
+        let status = published.borrow_and_update().clone();
+        let line = status_file::line(&status);
+        if line != last_line {
+            drop(notify::status(&line));
+            last_line.clone_from(&line);
+        }
+        if let Some(progress) = &progress {
+            let left: u64 = status.waiting.iter().filter(|(why, _)| config_waits(why)).map(|(_, n)| n).sum::<u64>()
+                + status.in_work;
+            let done = status.last_24h.images + status.failed;
+            progress.set(done, done + left, &line);
+        }
+        let dir = state_dir.clone();
+        let written = tokio::task::spawn_blocking(move || status_file::write(&dir, &status)).await;
+        match written {
+            Ok(Ok(())) => complained = false,
+            Ok(Err(e)) if !complained => {
+                complained = true;
+                tracing::warn!("the status can't be written: {e}");
+            }
+            _ => {}
+        }
+        // At most once a second: what changes meanwhile is in the next one. The end is told at once.
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = ends(&published) => {}
+        }
+    }
+    if let Some(progress) = &progress {
+        progress.finish();
+    }
+}
+
+async fn ends(published: &watch::Receiver<Status>) {
+    let mut published = published.clone();
+    while published.changed().await.is_ok() {}
+}
+
+/// Whether what waits for this goes on by itself.
+fn config_waits(reason: &str) -> bool {
+    matches!(reason, "settling" | "folder_settling" | "queued" | "planning" | "busy")
+}
+
+fn lock_working(working: &Path) -> Result<Box<dyn Any + Send>, Locked> {
+    match Lock::take(&working.join(WORKING_LOCK)) {
+        Ok(lock) => Ok(Box::new(lock)),
+        Err(e @ LockError::Held { .. }) => Err(Locked::Held(format!("another daemon holds this inbox: {e}"))),
+        Err(e) => Err(Locked::Failed(e.to_string())),
+    }
+}
+
+fn held(error: &LockError, what: &str, path: &Path) -> Failure {
+    match error {
+        LockError::Held { .. } => {
+            Failure::new(Code::Held, format!("another daemon holds this {what} {}: {error}", path.display()))
+        }
+        LockError::Io { .. } => Failure::usage(error.to_string()),
+    }
+}
+
+fn failed(error: &EngineError) -> Failure {
+    match error {
+        EngineError::Wrong(text) => Failure::usage(text.clone()),
+        EngineError::Held(text) => Failure::new(Code::Held, text.clone()),
+        EngineError::Ledger(LedgerError::Newer { .. }) => Failure::usage(error.to_string()),
+        EngineError::Ledger(_) | EngineError::State(_) => Failure::unexpected(error.to_string()),
+    }
+}

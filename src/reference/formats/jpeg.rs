@@ -52,6 +52,10 @@ pub(in crate::reference) fn walk(
             0x01 | 0xd0..=0xd7 => at = from + 2,
             _ => {
                 let length = be16(&need(scan.array::<2>(from + 2)?)?);
+                // Room that was reserved and is not written yet.
+                if length == 0 {
+                    return Err(Stop::Cut);
+                }
                 if length < 2 {
                     return Err(Stop::Broken("a segment's length is impossible"));
                 }

@@ -30,8 +30,8 @@ pub(in crate::reference) fn walk(
     loop {
         parts.one_more()?;
         let head = need(scan.array::<8>(from)?)?;
-        // Room that was reserved and is not written yet.
-        if head == [0; 8] {
+        // Room that was reserved and is not written yet: names have no zeros.
+        if head[7] == 0 {
             return Err(Stop::Cut);
         }
         let (length, kind) = (be32(&head), [head[4], head[5], head[6], head[7]]);
@@ -46,6 +46,9 @@ pub(in crate::reference) fn walk(
             return Err(Stop::Cut);
         }
         data |= &kind == b"IDAT";
+        if &kind == b"IEND" && need(scan.array::<1>(to - 1)?)? == [0] {
+            return Err(Stop::Cut);
+        }
         visit(scan, &Chunk { kind, from, to })?;
         if &kind == b"IEND" {
             return if data { Ok(to) } else { Err(Stop::Broken("it holds no picture data")) };

@@ -35,8 +35,10 @@ pub(super) struct Written {
 pub(super) enum Failed {
     /// The smallest try still has so many bytes.
     TooMany(u64),
+    /// The file can't be written.
     Io(io::Error),
-    Encoder(String),
+    /// A decoder or encoder refuses; for a person.
+    Codec(String),
 }
 
 /// Writes through to a file until `limit` bytes, counts and hashes.
@@ -142,7 +144,7 @@ fn smaller(edge: u32) -> impl Iterator<Item = u32> {
 }
 
 fn shrunk(pixels: &Pixels, edge: u32) -> Result<Pixels, Failed> {
-    pixels.clone().scale_down(edge).map_err(Failed::Encoder)
+    pixels.clone().scale_down(edge).map_err(Failed::Codec)
 }
 
 /// One try: PNG, or JPEG of `quality`.
@@ -168,7 +170,7 @@ fn encode(
         Some(quality) => write(JpegEncoder::new_with_quality(&mut sink, quality), pixels, profile, colour),
     };
     let (bytes, fingerprint) = sink.finish().map_err(Failed::Io)?;
-    done.map_err(|e| Failed::Encoder(e.to_string()))?;
+    done.map_err(|e| Failed::Codec(e.to_string()))?;
     let format = if quality.is_none() { Format::Png } else { Format::Jpeg };
     Ok(Written { format, width: pixels.width, height: pixels.height, bytes, fingerprint })
 }

@@ -6,14 +6,13 @@
 
 use std::fs::File;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
 use tempfile::NamedTempFile;
 
-use super::budget::Budget;
-use super::encode::{Failed, Sink, fit};
+use super::budget::{Budget, Permit};
+use super::encode::{Failed, Sink, Written, fit};
 use super::formats::{Stop, Survey, area, bmp, gif, jpeg, png, tiff, webp};
 use super::pieces::Pieces;
 use super::pixels::{Decoded, decode};
@@ -182,61 +181,75 @@ pub fn prepare(original: &Original<'_>, rules: &Rules, into: &Path, budget: &Bud
     })?;
     let memory = weigh(&survey, rules)?;
     let max_edge = rules.max_edge.max(1);
-    let mut permit = budget.take(memory);
-    let mut decoded = guarded(|| decode(original.file, original.format, &survey))
-        // A disk that fails looks like a damaged picture to a decoder.
-        .map_err(|why| readable(original).map_or_else(reading, |()| PrepareError::Broken { why }))?;
-
     let as_is = Pieces::all(original.end);
     let pieces = if rules.strip_metadata { &survey.pieces } else { &as_is };
     let why = reason(&survey, max_edge, pieces.len(), rules.max_bytes);
     let file = tempfile::Builder::new().prefix(".reference-").tempfile_in(into).map_err(writing)?;
-    let Some(why) = why else {
-        drop(decoded);
-        drop(permit);
-        let mut sink = Sink::new(file.as_file(), u64::MAX).map_err(writing)?;
-        copy(pieces, original.file, &mut sink).map_err(|e| match e {
-            Copy::Read(e) => reading(e),
-            Copy::Write(e) => writing(e),
-        })?;
-        let (bytes, fingerprint) = sink.finish().map_err(writing)?;
-        return Ok(Prepared {
-            file,
-            bytes,
-            format: original.format,
-            media_type: original.format.media_type(),
-            fingerprint,
-            width: survey.width,
-            height: survey.height,
-            change: if rules.strip_metadata { Change::Stripped } else { Change::AsItIs },
-        });
-    };
 
-    decoded.pixels.drop_idle_alpha();
-    let as_png = survey.as_png.unwrap_or_else(|| decoded.pixels.has_alpha() || decoded.pixels.looks_drawn());
-    let written = guarded(|| {
-        let Decoded { pixels, profile } = decoded;
-        let pixels = pixels.scale_down(max_edge)?.turn(survey.orientation);
-        let decoded = Decoded { pixels, profile };
-        // From here on only the small picture is held, with room for a copy and its coded form.
-        permit.shrink(decoded.pixels.data.len() as u64 * 3);
-        Ok(fit(&decoded, as_png, file.as_file(), rules.max_bytes))
-    })
-    .map_err(|why| PrepareError::Broken { why })?
-    .map_err(|failed| match failed {
+    let permit = budget.take(memory);
+    let work = || encode(original, &survey, why.map(|_| max_edge), file.as_file(), rules.max_bytes, permit);
+    let written = apart(work).map_err(reading)?.map_err(|failed| match failed {
         Failed::TooMany(bytes) => PrepareError::DoesNotFit { bytes, max_bytes: rules.max_bytes },
         Failed::Io(e) => writing(e),
-        Failed::Encoder(why) => PrepareError::Broken { why },
+        // A disk that fails looks like a damaged picture to a decoder.
+        Failed::Codec(why) => readable(original).map_or_else(reading, |()| PrepareError::Broken { why }),
     })?;
+
+    if let (Some(written), Some(why)) = (written, why) {
+        return Ok(Prepared {
+            file,
+            bytes: written.bytes,
+            format: written.format,
+            media_type: written.format.media_type(),
+            fingerprint: written.fingerprint,
+            width: written.width,
+            height: written.height,
+            change: Change::Reencoded(why),
+        });
+    }
+    let mut sink = Sink::new(file.as_file(), u64::MAX).map_err(writing)?;
+    copy(pieces, original.file, &mut sink).map_err(|e| match e {
+        Copy::Read(e) => reading(e),
+        Copy::Write(e) => writing(e),
+    })?;
+    let (bytes, fingerprint) = sink.finish().map_err(writing)?;
     Ok(Prepared {
         file,
-        bytes: written.bytes,
-        format: written.format,
-        media_type: written.format.media_type(),
-        fingerprint: written.fingerprint,
-        width: written.width,
-        height: written.height,
-        change: Change::Reencoded(why),
+        bytes,
+        format: original.format,
+        media_type: original.format.media_type(),
+        fingerprint,
+        width: survey.width,
+        height: survey.height,
+        change: if rules.strip_metadata { Change::Stripped } else { Change::AsItIs },
+    })
+}
+
+/// Decodes, and where `max_edge` is given makes new bytes of it in `file`.
+fn encode(
+    original: &Original<'_>,
+    survey: &Survey,
+    max_edge: Option<u32>,
+    file: &File,
+    max_bytes: u64,
+    mut permit: Permit<'_>,
+) -> Result<Option<Written>, Failed> {
+    let Decoded { mut pixels, profile } = decode(original.file, original.format, survey).map_err(Failed::Codec)?;
+    let Some(max_edge) = max_edge else { return Ok(None) };
+    pixels.drop_idle_alpha();
+    let as_png = survey.as_png.unwrap_or_else(|| pixels.has_alpha() || pixels.looks_drawn());
+    let pixels = pixels.scale_down(max_edge).map_err(Failed::Codec)?.turn(survey.orientation);
+    // From here on only the small picture is held, with room for a copy and its coded form.
+    permit.shrink(pixels.data.len() as u64 * 3);
+    fit(&Decoded { pixels, profile }, as_png, file, max_bytes).map(Some)
+}
+
+/// Runs a decoder on a thread of its own. One that panics has met a broken picture. And what the allocator
+/// keeps back for a thread is kept once for each decoder that runs at one time, not once for each worker.
+fn apart<T: Send>(work: impl FnOnce() -> Result<T, Failed> + Send) -> io::Result<Result<T, Failed>> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("picture".into()).spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|_| Err(Failed::Codec("its data makes no sense".into()))))
     })
 }
 
@@ -290,11 +303,6 @@ fn reason(survey: &Survey, max_edge: u32, bytes: u64, max_bytes: u64) -> Option<
     } else {
         (bytes > max_bytes).then_some(Why::Bytes)
     }
-}
-
-/// Runs a decoder or encoder: one that panics has met a broken picture.
-fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("its data makes no sense".into()))
 }
 
 /// Whether all of the original can be read.

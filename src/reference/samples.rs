@@ -53,7 +53,6 @@ pub(super) fn prepared(bytes: &[u8], rules: &Rules) -> Result<(Prepared, Vec<u8>
     let original = Original { file: &file, path: Path::new("picture"), format, end };
     let done = prepare(&original, rules, into.path(), &Budget::default())?;
     let out = std::fs::read(done.file.path()).unwrap();
-    // The file outlives its directory here; that it is there and closed to others was the point.
     assert_eq!(done.bytes, out.len() as u64);
     assert_eq!(done.fingerprint, crate::domain::ids::Fingerprint::of(&out));
     assert_eq!(super::fingerprint(&File::open(done.file.path()).unwrap()).unwrap(), done.fingerprint);
@@ -99,7 +98,7 @@ pub(super) fn phone_jpeg(jpeg: &[u8], orientation: u16) -> Vec<u8> {
 }
 
 /// One PNG chunk.
-pub(super) fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+pub(super) fn chunk(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
     let mut crc = u32::MAX;
     for byte in kind.iter().chain(data) {
         crc ^= u32::from(*byte);
@@ -108,19 +107,19 @@ pub(super) fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
         }
     }
     let length = u32::try_from(data.len()).unwrap().to_be_bytes();
-    [&length[..], kind, data, &(!crc).to_be_bytes()].concat()
+    [&length[..], &kind, data, &(!crc).to_be_bytes()].concat()
 }
 
 /// `png` with text, time, EXIF and a private chunk before its data, and something behind its end.
 pub(super) fn talking_png(png: &[u8], orientation: u16) -> Vec<u8> {
     [
         &png[..33],
-        &chunk(b"tEXt", b"Author\0SECRET"),
-        &chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0SECRET"),
-        &chunk(b"tIME", &[7, 230, 1, 1, 1, 1, 1]),
-        &chunk(b"prVt", b"SECRET"),
-        &chunk(b"gAMA", &45_455_u32.to_be_bytes()),
-        &chunk(b"eXIf", &exif(orientation)),
+        &chunk(*b"tEXt", b"Author\0SECRET"),
+        &chunk(*b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0SECRET"),
+        &chunk(*b"tIME", &[7, 230, 1, 1, 1, 1, 1]),
+        &chunk(*b"prVt", b"SECRET"),
+        &chunk(*b"gAMA", &45_455_u32.to_be_bytes()),
+        &chunk(*b"eXIf", &exif(orientation)),
         &png[33..],
         b"SECRET behind",
     ]

@@ -104,7 +104,7 @@ fn what_contradicts_itself_is_broken() {
     }
     circle.extend_from_slice(&8_u32.to_le_bytes());
     let cases: [(&str, Vec<u8>); 8] = [
-        ("no data in a PNG", [&png[..33], &chunk(b"IEND", b"")].concat()),
+        ("no data in a PNG", [&png[..33], &chunk(*b"IEND", b"")].concat()),
         ("a PNG chunk longer than PNG allows", bad_length),
         ("a JPEG that ends at once", b"\xff\xd8\xff\xd9".to_vec()),
         ("a JPEG segment of length 1", b"\xff\xd8\xff\xe0\0\x01\0\0".to_vec()),
@@ -149,7 +149,7 @@ fn files_made_of_tiny_parts_come_to_an_end() {
     let comments = [b"\xff\xd8".as_slice(), &b"\xff\xfe\0\x02".repeat(many)].concat();
     let blocks = [b"GIF89a\x01\0\x01\0\0\0\0".as_slice(), &b"\x21\xfe\x01x\0".repeat(many)].concat();
     let png = kind("rgb.png");
-    let chunks = [&png[..33], &chunk(b"prVt", b"").repeat(many)].concat();
+    let chunks = [&png[..33], &chunk(*b"prVt", b"").repeat(many)].concat();
     for bytes in [comments, blocks, chunks] {
         assert!(matches!(whole(&bytes), Whole::Broken { .. }));
     }

@@ -29,7 +29,7 @@ pub(in crate::reference) fn read(scan: &mut Scan<'_>) -> Result<Header, Stop> {
     } else {
         let head = need(scan.array::<38>(0)?)?;
         // Rows from top to bottom are marked by a negative height.
-        let height = (le32(&head[22..]) as i32).unsigned_abs();
+        let height = le32(&head[22..]).cast_signed().unsigned_abs();
         (le32(&head[18..]), height, le16(&head[28..]), le32(&head[30..]), le32(&head[34..]))
     };
     if width == 0 || width > i32::MAX as u32 || height == 0 || !matches!(bits, 1 | 2 | 4 | 8 | 16 | 24 | 32) {

@@ -4,7 +4,7 @@
 //!
 //! 1. [`check`]: is the picture structurally whole, and where does it end? Works by the bytes alone; the
 //!    extension may lie. It is also used for pictures that the API sends back.
-//! 2. [`prepare`]: the bytes to send. Upright, no larger than the [`Rules`] allow, without metadata but the
+//! 2. [`prepare()`]: the bytes to send. Upright, no larger than the [`Rules`] allow, without metadata but the
 //!    colour profile, nothing from behind the picture's end.
 //!
 //! Promises: the original is only read, by position, never changed. Memory is bounded by the [`Budget`],

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod exit;
 pub mod man;
 pub mod run;
+pub mod sandbox;
 pub mod setup;
 pub mod status;
 pub mod term;
@@ -22,6 +23,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(run) => run::run(&cli.global, &run),
         Command::Status(status) => status::run(&cli.global, &status),
+        Command::Sandbox(sandbox) => sandbox::run(&cli.global, &sandbox),
         Command::Completions(completions) => completions::print(completions.shell).map_err(Failure::from),
         Command::Man(_) => man::print().map_err(Failure::from),
         other => Err(Failure::unexpected(format!("not built yet: {other:?}"))),

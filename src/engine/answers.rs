@@ -116,7 +116,7 @@ impl Engine {
         match (&before, &after) {
             (_, Some(pause)) if before.as_ref().map(|p| p.why) != Some(pause.why) => {
                 let until = pause.until.map(|at| format!("{} s", at.since(now).as_secs()));
-                tracing::warn!(reason = pause.why.text(), message = %pause.message, drop = %place, again_in = until, "paused: nothing is sent, nothing goes to errors");
+                tracing::warn!(reason = pause.why.text(), said = %pause.message, drop = %place, again_in = until, "paused: nothing is sent, nothing goes to errors");
             }
             (Some(_), None) => tracing::info!("going on: the pause is over"),
             _ => {}

@@ -279,7 +279,10 @@ impl Engine {
                 ctx.send(Event::UploadAsked { message, credits, candidate }).await;
             });
         };
-        // An upload's unconfirmed is a retry already; a success never comes here.
+        // In a trial the upload is the probe. Its unconfirmed is a retry already; a success never comes here.
+        if matches!(self.gate.may(now), crate::domain::gate::May::One { .. }) {
+            self.gate.sent(&place);
+        }
         let treatment = self.through_gate(&place, &outcome, answer::message(verdict), now);
         self.gate.not_sent(&place);
         match verdict {

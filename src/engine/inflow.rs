@@ -224,13 +224,6 @@ impl Engine {
         self.status_due.get_or_insert(now + super::status::QUIET);
     }
 
-    /// Looks at a folder's names again soon.
-    pub(super) fn look_folder(&mut self, folder: &RelPath) {
-        // A scan of one folder would do; the whole is simpler, and these are rare.
-        let _ = folder;
-        self.rescan_wanted = true;
-    }
-
     pub(super) fn looked(&mut self, looked: Vec<Looked>, now: Mono) {
         self.looking = false;
         let mut appeared = Vec::new();

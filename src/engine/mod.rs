@@ -211,6 +211,8 @@ pub struct Engine {
     blocked: HashMap<DropId, (String, Mono)>,
     warned: HashSet<String>,
 
+    /// The last turn: what was due by then was done, or waits for an event.
+    turned: Mono,
     stopping: Option<Mono>,
     once: bool,
     once_wait: Option<Mono>,
@@ -322,6 +324,7 @@ impl Engine {
             limited: None,
             blocked: HashMap::new(),
             warned: HashSet::new(),
+            turned: Mono::default(),
             stopping: None,
             once,
             once_wait: None,
@@ -372,8 +375,9 @@ impl Engine {
                 break;
             }
         }
-        self.publish_status(true);
         self.tasks.shutdown().await;
+        self.last_figures().await;
+        self.publish_status(true);
         self.ended
     }
 
@@ -388,6 +392,7 @@ impl Engine {
     /// Everything that follows from the state as it is now.
     fn turn(&mut self) {
         let now = self.now();
+        self.turned = now;
         if let Some((every, beat)) = &self.hooks_beat
             && now >= self.next_beat
         {
@@ -472,7 +477,9 @@ impl Engine {
                 wakes.push(self.next_scan);
             }
         }
-        wakes.into_iter().min().unwrap_or(now)
+        // What was due at the last turn and still is waits for something that comes as an event.
+        let turned = self.turned;
+        wakes.into_iter().filter(|at| *at > turned).min().unwrap_or(now)
     }
 
     fn take(&mut self, event: Event) {

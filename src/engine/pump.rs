@@ -20,6 +20,10 @@ impl Engine {
     /// Sets going what may go.
     pub(super) fn pump(&mut self, now: Mono) {
         self.advance_what_is_due(now);
+        if self.limited.as_ref().is_some_and(|l| now >= l.until) {
+            self.limited = None;
+            tracing::info!("going on: the limit has room again");
+        }
         if self.stopping.is_some() {
             return;
         }
@@ -50,11 +54,8 @@ impl Engine {
         if self.gate.paused().is_none() {
             self.reject(now);
         }
-        if self.limited.as_ref().is_some_and(|l| now < l.until) {
+        if self.limited.is_some() {
             return;
-        }
-        if self.limited.take().is_some() {
-            tracing::info!("going on: the limit has room again");
         }
         match may {
             May::Nothing => {}

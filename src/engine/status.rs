@@ -14,6 +14,7 @@ use crate::inbox::Backend;
 use crate::ledger::{self, Sum, Usage};
 
 use super::Engine;
+use super::ctx::Ctx;
 use super::event::Event;
 
 /// A change is published this long after it, so that many changes are one.
@@ -54,6 +55,13 @@ impl Engine {
         self.publish_status(false);
     }
 
+    /// The figures as they are in the end.
+    pub(super) async fn last_figures(&mut self) {
+        if let Ok((usage, failed, failures)) = figures(&self.ctx).await {
+            self.figures = Figures { credits: self.figures.credits, usage, failed, failures };
+        }
+    }
+
     /// Asks for the figures when they may have changed, and publishes what changed.
     pub(super) fn refresh_status(&mut self, now: Mono) {
         if self.usage_wanted && now >= self.next_usage {
@@ -61,13 +69,7 @@ impl Engine {
             self.next_usage = now + SELDOM;
             let ctx = self.ctx.clone();
             self.spawn(async move {
-                let moment = ctx.clock.moment();
-                let figures = ctx.record(move |l| {
-                    let usage = l.usage(&moment)?;
-                    let (failed, failures) = l.failures(MAX_FAILURES as u32)?;
-                    Ok((usage, failed, failures))
-                });
-                if let Ok((usage, failed, failures)) = figures.await {
+                if let Ok((usage, failed, failures)) = figures(&ctx).await {
                     ctx.send(Event::Usage { usage, failed, failures }).await;
                 }
             });
@@ -185,6 +187,17 @@ impl Engine {
         };
         self.publish.send_replace(status);
     }
+}
+
+/// Usage and failures as the ledger knows them.
+async fn figures(ctx: &Ctx) -> Result<(Usage, u64, Vec<ledger::Failure>), ledger::LedgerError> {
+    let moment = ctx.clock.moment();
+    ctx.record(move |l| {
+        let usage = l.usage(&moment)?;
+        let (failed, failures) = l.failures(MAX_FAILURES as u32)?;
+        Ok((usage, failed, failures))
+    })
+    .await
 }
 
 fn text(path: &std::path::Path) -> String {

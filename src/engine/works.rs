@@ -360,7 +360,8 @@ impl Engine {
                 self.works.remove(&id);
                 self.work_order.retain(|other| *other != id);
                 self.arrivals.returned(&folder, &stem, now);
-                self.look_folder(&folder);
+                // Where events come, the rename itself tells.
+                self.rescan_wanted |= self.watcher.is_none();
             }
             Ok(false) => {
                 work.closing = false;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::domain::ids::{Fingerprint, Place, show};
+use crate::domain::ids::{Fingerprint, show};
 use crate::domain::life::{Fate, Shot, ShotState, fate};
 use crate::domain::names::SetNames;
 use crate::domain::verdict::Billed;
@@ -17,6 +17,7 @@ use crate::outbox::note::{self, Note, NoteShot};
 use super::ctx::{Ctx, blocking};
 use super::deliver::{moving, shown_name};
 use super::event::{Event, FiledAs};
+use super::pump::place_of;
 
 /// Files the originals of a drop whose shots have all ended, closes its row and tells the loop.
 pub(super) async fn file(ctx: Ctx, open: OpenDrop) {
@@ -138,8 +139,7 @@ pub(super) fn reason(open: &OpenDrop) -> String {
 
 fn note_of(ctx: &Ctx, open: &OpenDrop) -> Note {
     let shots = &open.drop.shots;
-    let lead = open.drop.members.last().map(|m| m.name.clone()).unwrap_or_default();
-    let label = Place { folder: open.drop.folder.clone(), name: lead }.to_string();
+    let label = place_of(&open.drop.folder, &open.drop.members).to_string();
     let unconfirmed = shots.iter().any(|s| matches!(s.state, ShotState::Unconfirmed { .. }));
     let has_url = shots.iter().any(|s| matches!(s.state, ShotState::Failed { url: Some(_), .. }));
     let delivered: Vec<_> = shots

@@ -473,5 +473,6 @@ fn late(after: &std::ffi::OsStr, sent_unix_ms: Option<i64>) -> String {
 
 /// The place of a drop in work, by its lead.
 pub(super) fn place_of(folder: &RelPath, members: &[Member]) -> Place {
-    Place { folder: folder.clone(), name: members.last().map(|m| m.name.clone()).unwrap_or_default() }
+    let picture = members.iter().find(|m| m.role == crate::ledger::Role::Picture).or(members.first());
+    Place { folder: folder.clone(), name: picture.map(|m| m.name.clone()).unwrap_or_default() }
 }

@@ -48,13 +48,14 @@ pub fn why(pause: PauseWhy) -> Why {
     }
 }
 
-/// What `verdict` is to the gate; `None` while the credits request has to decide.
+/// What `verdict` is to the gate; `None` where it says nothing of the service (our own file could not be
+/// read), or while the credits request has to decide.
 pub fn outcome(verdict: &Verdict) -> Option<Outcome> {
     Some(match verdict {
         Verdict::Picture | Verdict::Link { .. } => Outcome::Success,
         Verdict::Fault { .. } => Outcome::Fault,
         Verdict::Pause { why: pause, .. } => Outcome::Pause(why(*pause)),
-        Verdict::Ask { .. } => return None,
+        Verdict::Ask { .. } | Verdict::Retry { trouble: false, .. } => return None,
         Verdict::Wait { for_, long, .. } => Outcome::Rate { wait: *for_, long: *long },
         Verdict::Retry { .. } => Outcome::Retry,
         Verdict::Unconfirmed { trouble, .. } => Outcome::Unconfirmed { trouble: *trouble },
@@ -99,20 +100,43 @@ pub fn next(
         }
         Verdict::Pause { .. } | Verdict::Wait { .. } => give_back(None, false),
         Verdict::Retry { .. } if treatment == Treatment::SentBack => give_back(None, false),
-        Verdict::Retry { message, .. } => {
-            let attempts = shot.attempts + 1;
-            if attempts >= policy.max_attempts {
-                let reason = format!("{message} (sent {attempts} times)");
-                return Next::Step(ShotEvent::Fail { reason, billed: Billed::No });
-            }
-            let delay = backoff(attempts, policy.first_delay, policy.max_delay, jitter);
-            let not_before = now.checked_add(jiff::SignedDuration::try_from(delay).unwrap_or_default()).ok();
-            give_back(not_before, true)
-        }
+        Verdict::Retry { message, .. } => Next::Step(once_more(shot, message, policy, now, jitter)),
         Verdict::Unconfirmed { message, .. } => Next::Step(ShotEvent::Lose {
             reason: message.clone(),
             again: policy.retry_unconfirmed && shot.may_be_sent_again_unconfirmed(),
         }),
+    }
+}
+
+/// A try that counts and was surely not billed: again after a delay, or the end.
+fn once_more(shot: &Shot, message: &str, policy: Policy, now: Timestamp, jitter: f64) -> ShotEvent {
+    let attempts = shot.attempts + 1;
+    if attempts >= policy.max_attempts {
+        return ShotEvent::Fail { reason: format!("{message} (tried {attempts} times)"), billed: Billed::No };
+    }
+    let delay = backoff(attempts, policy.first_delay, policy.max_delay, jitter);
+    let not_before = now.checked_add(jiff::SignedDuration::try_from(delay).unwrap_or_default()).ok();
+    ShotEvent::GiveBack { not_before, counts: true }
+}
+
+/// What becomes of a shot that was refused with a cached upload, when the fresh upload went wrong by
+/// `upload`: everybody's pause costs nothing, trouble is tried again, and else the first refusal stands.
+pub fn after_failed_upload(
+    shot: &Shot,
+    refusal: &str,
+    upload: &Verdict,
+    policy: Policy,
+    now: Timestamp,
+    jitter: f64,
+) -> ShotEvent {
+    match upload {
+        Verdict::Pause { .. } | Verdict::Wait { .. } => ShotEvent::GiveBack { not_before: None, counts: false },
+        Verdict::Retry { .. } | Verdict::Ask { .. } | Verdict::Unconfirmed { .. } => {
+            once_more(shot, &format!("{refusal}; its picture could not be uploaded again"), policy, now, jitter)
+        }
+        Verdict::Fault { .. } | Verdict::Picture | Verdict::Link { .. } => {
+            ShotEvent::Fail { reason: refusal.to_owned(), billed: Billed::No }
+        }
     }
 }
 
@@ -192,6 +216,22 @@ mod tests {
                 ShotEvent::Fail { .. }
             ));
         }
+    }
+
+    #[test]
+    fn an_upload_that_goes_on_failing_ends_with_the_first_refusal() {
+        let mut shot = sending(&Shot::new(ShotNo(0), None));
+        for sent in 1..=3 {
+            let event = after_failed_upload(&shot, "HTTP 400", &retry(), policy(), NOW, 0.0);
+            shot = shot.apply(event).unwrap();
+            assert_eq!(shot.state.has_ended(), sent == 3);
+            if sent < 3 {
+                shot = sending(&shot);
+            }
+        }
+        let fault = Verdict::Fault { message: "no picture".into(), billed: Billed::No, maybe_stale_reference: false };
+        let event = after_failed_upload(&sending(&Shot::new(ShotNo(0), None)), "HTTP 400", &fault, policy(), NOW, 0.0);
+        assert_eq!(event, ShotEvent::Fail { reason: "HTTP 400".into(), billed: Billed::No });
     }
 
     #[test]

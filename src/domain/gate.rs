@@ -347,6 +347,16 @@ impl Gate {
         matches!(self.state, State::Paused { .. })
     }
 
+    /// Whether it would go on with the next drop, if there were one.
+    pub fn is_trial(&self) -> bool {
+        matches!(self.state, State::Trial { sent: None, .. })
+    }
+
+    /// Whether the pause is for want of a connection.
+    pub fn is_offline(&self) -> bool {
+        matches!(self.state, State::Paused { why: Why::Network, .. } | State::Trial { why: Why::Network, .. })
+    }
+
     /// When [`Self::may`] or [`Self::probe_due`] may change by itself.
     pub fn next_wake(&self) -> Option<Mono> {
         match self.state {
@@ -417,7 +427,13 @@ impl Gate {
         }
         message.clone_into(&mut self.message);
         let probing = matches!(self.state, State::Paused { probing: true, .. });
-        self.state = State::Paused { why, since, next_probe: now + self.probe_interval, probing };
+        // What the service asked to wait is waited, whatever comes in between.
+        let asked = match self.state {
+            State::Waiting { until, .. } => until,
+            _ => now,
+        };
+        let next_probe = (now + self.probe_interval).max(asked);
+        self.state = State::Paused { why, since, next_probe, probing };
     }
 }
 

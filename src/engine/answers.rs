@@ -9,7 +9,7 @@ use crate::domain::gate::{Credits as GateCredits, Outcome, Treatment, Why};
 use crate::domain::ids::{DropId, Mono, Place, ShotNo};
 use crate::domain::life::{Shot, ShotEvent, ShotState};
 use crate::domain::pace::backoff;
-use crate::domain::verdict::{Credits, PauseWhy, Verdict, decide_ask};
+use crate::domain::verdict::{Billed, Credits, PauseWhy, Verdict, decide_ask};
 use crate::ledger::Sent;
 
 use super::event::{Answer, Event};
@@ -43,6 +43,11 @@ impl Engine {
                 self.not_sent(id, no, now);
                 return self.our_trouble(&why, now);
             }
+            Answer::Never(why) => {
+                self.not_sent(id, no, now);
+                let reason = format!("it was not sent: {why}");
+                return self.step(id, no, ShotEvent::Fail { reason, billed: Billed::No });
+            }
         };
         let not_sent = matches!(outcome.verdict, Verdict::Pause { why: PauseWhy::Network, .. });
         self.pace.ended(!not_sent);
@@ -74,7 +79,12 @@ impl Engine {
         let Some(place) = self.works.get(&id).map(|w| w.place.clone()) else { return };
         let treatment = match answer::outcome(verdict) {
             Some(outcome) => self.through_gate(&place, &outcome, answer::message(verdict), now),
-            None => Treatment::Counts,
+            None => {
+                if !matches!(verdict, Verdict::Ask { .. }) {
+                    self.gate.not_sent(&place);
+                }
+                Treatment::Counts
+            }
         };
         let Some((shot, cached)) = self.drop_event_shot(id, no) else { return };
         let wall = self.ctx.clock.wall();
@@ -95,7 +105,8 @@ impl Engine {
                 tracing::info!(drop = %place, "its reference was uploaded for an earlier drop and may be gone: uploaded again, sent once more");
                 if let Some(work) = self.works.get(&id) {
                     let (ctx, open, frozen) = (self.ctx.clone(), work.open.clone(), work.frozen.clone());
-                    self.spawn(send::upload_again(ctx, open, frozen, shot));
+                    let refusal = answer::message(verdict).to_owned();
+                    self.spawn(send::upload_again(ctx, open, frozen, shot, refusal));
                 }
             }
         }
@@ -125,9 +136,9 @@ impl Engine {
     }
 
     /// Whether another drop than the one at `place` waits to be sent.
-    fn others_wait(&self, place: &Place) -> bool {
+    pub(super) fn others_wait(&self, place: &Place) -> bool {
         self.works.values().any(|w| w.place != *place && w.has_due())
-            || self.plans.keys().any(|p| p != place)
+            || self.plans.iter().any(|(p, plan)| p != place && plan.waits_to_be_sent())
             || self.arrivals.has_ready()
     }
 
@@ -138,7 +149,14 @@ impl Engine {
         self.judged(id, no, &verdict, now);
     }
 
-    pub(super) fn reuploaded(&mut self, id: DropId, no: ShotNo, done: Result<(Shot, Frozen), Verdict>, now: Mono) {
+    pub(super) fn reuploaded(
+        &mut self,
+        id: DropId,
+        no: ShotNo,
+        refusal: &str,
+        done: Result<(Shot, Frozen), Verdict>,
+        now: Mono,
+    ) {
         match done {
             Ok((shot, frozen)) => {
                 if let Some(work) = self.works.get_mut(&id) {
@@ -149,12 +167,18 @@ impl Engine {
                 self.step(id, no, ShotEvent::GiveBack { not_before: None, counts: false });
             }
             Err(verdict) => {
-                // The first answer stands: the drop was refused. Whatever the upload met is met again by the next.
-                let place = self.works.get(&id).map(|w| w.place.clone());
-                if let (Some(outcome), Some(place)) = (answer::outcome(&verdict), place) {
+                let Some(work) = self.works.get(&id) else { return };
+                let (place, shot) = (work.place.clone(), work.shot(no).cloned());
+                // A picture that can't be prepared any more says nothing of the service.
+                if let Some(outcome) = answer::outcome(&verdict).filter(|o| *o != Outcome::Fault) {
                     self.through_gate(&place, &outcome, answer::message(&verdict), now);
                 }
-                self.step(id, no, ShotEvent::GiveBack { not_before: None, counts: true });
+                if let Some(shot) = shot {
+                    let wall = self.ctx.clock.wall();
+                    let event =
+                        answer::after_failed_upload(&shot, refusal, &verdict, self.policy(), wall, Self::jitter());
+                    self.step(id, no, event);
+                }
                 if self.gate.sends_back() {
                     self.everything_pauses(now);
                 }
@@ -214,33 +238,39 @@ impl Engine {
         });
     }
 
-    /// Our own machine keeps things from being kept or recorded: everything waits.
+    /// Our own machine keeps things from being kept or recorded: everything waits. Trouble that comes back soon
+    /// after it seemed over is the same trouble, looked at ever more seldom.
     pub(super) fn our_trouble(&mut self, text: &str, now: Mono) {
-        let since = match &self.trouble {
-            Some(trouble) => trouble.since,
-            None => {
-                tracing::error!(reason = %text, "paused: nothing is sent until this is mended");
-                self.ctx.clock.wall()
-            }
-        };
-        self.trouble = Some(super::Trouble { text: text.to_owned(), since, again: now + LOOK_AGAIN });
+        let wall = self.ctx.clock.wall();
+        if let Some(trouble) = &mut self.trouble {
+            text.clone_into(&mut trouble.text);
+            return;
+        }
+        let past = self.trouble_past.take().filter(|past| now.since(past.cleared) < Duration::from_secs(30));
+        let (since, wait) =
+            past.map_or((wall, LOOK_AGAIN), |past| (past.since, (past.wait * 2).min(Duration::from_secs(60))));
+        if wait == LOOK_AGAIN {
+            tracing::error!(reason = %text, "paused: nothing is sent until this is mended");
+        }
+        self.trouble = Some(super::Trouble { text: text.to_owned(), since, again: now + wait, wait });
         self.everything_pauses(now);
     }
 
-    /// What the look at our own folders found.
-    pub(super) fn room(&mut self, trouble: Option<String>, now: Mono) {
+    /// What the try at our own folders and the ledger found.
+    pub(super) fn room(&mut self, found: Option<String>, now: Mono) {
         self.room_check = false;
-        match trouble {
+        let Some(trouble) = &mut self.trouble else { return };
+        match found {
             None => {
-                if self.trouble.take().is_some() {
+                if trouble.wait == LOOK_AGAIN {
                     tracing::info!("going on: there is room, and everything can be written");
                 }
+                self.trouble_past = Some(super::PastTrouble { cleared: now, wait: trouble.wait, since: trouble.since });
+                self.trouble = None;
             }
             Some(text) => {
-                if let Some(trouble) = &mut self.trouble {
-                    trouble.text = text;
-                    trouble.again = now + LOOK_AGAIN;
-                }
+                trouble.text = text;
+                trouble.again = now + trouble.wait;
             }
         }
     }
@@ -271,31 +301,39 @@ impl Engine {
         now: Mono,
     ) {
         let place = candidate.place();
-        let Some(outcome) = answer::outcome(verdict) else {
+        if let Verdict::Ask { .. } = verdict {
             self.plans.insert(place, super::Planning::Asking);
             let (ctx, message, candidate) = (self.ctx.clone(), answer::message(verdict).to_owned(), candidate.clone());
             return self.spawn(async move {
                 let credits = ask_credits(&ctx).await;
                 ctx.send(Event::UploadAsked { message, credits, candidate }).await;
             });
-        };
+        }
         // In a trial the upload is the probe. Its unconfirmed is a retry already; a success never comes here.
         if matches!(self.gate.may(now), crate::domain::gate::May::One { .. }) {
             self.gate.sent(&place);
         }
-        let treatment = self.through_gate(&place, &outcome, answer::message(verdict), now);
+        let treatment = match answer::outcome(verdict) {
+            Some(outcome) => self.through_gate(&place, &outcome, answer::message(verdict), now),
+            None => Treatment::Counts,
+        };
         self.gate.not_sent(&place);
+        let others = self.others_wait(&place);
+        let alone = !others && self.trouble.is_none() && self.stopping.is_none();
         match verdict {
             Verdict::Fault { message, .. } => {
                 let reason = format!("the picture could not be uploaded: {message}");
                 return self.bury(candidate.clone(), Vec::new(), reason);
             }
-            Verdict::Retry { message, .. } if treatment == Treatment::Counts => {
+            // An outage costs no drop a try: only the one that is alone with it.
+            Verdict::Retry { message, .. }
+                if treatment == Treatment::Counts && (alone || self.gate.paused().is_none()) =>
+            {
                 let tries = self.plan_retries.get(&place).copied().unwrap_or(0) + 1;
                 if tries >= self.ctx.config.retry.max_attempts {
                     self.plan_retries.remove(&place);
                     let reason = format!("the picture could not be uploaded, tried {tries} times: {message}");
-                    return self.bury(candidate.clone(), Vec::new(), reason);
+                    return self.bury_now(candidate.clone(), Vec::new(), reason);
                 }
                 let retry = &self.ctx.config.retry;
                 let delay = backoff(tries, retry.first_delay, retry.max_delay, Self::jitter());

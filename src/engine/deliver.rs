@@ -27,15 +27,19 @@ async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot) -> Result<Shot, KeepFault
     let sealed = blocking(move || {
         let part = spool.part_path(id, no);
         let environment = |e: &dyn std::fmt::Display| KeepFault::Environment(format!("{}: {e}", part.display()));
-        let extension = match std::fs::File::open(&part).and_then(|file| reference::check(&file)) {
-            Ok(found) => extension(&found).map_err(KeepFault::NotAPicture)?,
-            Err(e) => return Err(environment(&e)),
+        // An earlier try may have sealed it and failed after that.
+        let sealed = match spool.find(id, no).map_err(|e| environment(&e))? {
+            Some(sealed) => sealed,
+            None => {
+                let found =
+                    std::fs::File::open(&part).and_then(|file| reference::check(&file)).map_err(|e| environment(&e))?;
+                extension(&found).map_err(KeepFault::NotAPicture)?;
+                spool.seal(id, no).map_err(|e| environment(&e))?
+            }
         };
-        match spool.seal(id, no) {
-            Ok(_) | Err(OutboxError::Taken { .. }) => {}
-            Err(e) => return Err(KeepFault::Environment(e.to_string())),
-        }
-        let sealed = spool.find(id, no).map_err(|e| environment(&e))?.ok_or_else(|| environment(&"gone"))?;
+        let found =
+            std::fs::File::open(&sealed.path).and_then(|file| reference::check(&file)).map_err(|e| environment(&e))?;
+        let extension = extension(&found).map_err(KeepFault::NotAPicture)?;
         let print = sealed.fingerprint().map_err(|e| environment(&e))?;
         Ok(Spooled { blake3: print.to_string(), bytes: sealed.bytes, extension: extension.into(), at: now })
     })
@@ -248,7 +252,11 @@ async fn choose(
         if with_originals {
             wanted.push(Wanted { root: &site.archive, rel: &rel, names: &originals });
         }
-        listings.choose_number(&wanted, |n| n < first).map_err(|e| e.to_string())
+        // An archive that can't be listed keeps no result from the outbox; its names are chosen again then.
+        listings
+            .choose_number(&wanted, |n| n < first)
+            .or_else(|_| listings.choose_number(&wanted[..1], |n| n < first))
+            .map_err(|e| e.to_string())
     })
     .await?
 }

@@ -70,6 +70,8 @@ pub(super) enum Answer {
     Limited(Sent),
     /// It was not sent: nothing could be recorded, kept or prepared.
     NotSent(String),
+    /// It was not sent and never can be: its picture is not what it was.
+    Never(String),
 }
 
 /// One step of a shot was made and recorded: the shot as it is now; or it has to be tried again.
@@ -116,6 +118,8 @@ pub(super) enum Event {
     NotStarted {
         candidate: Candidate,
         why: NotStarted,
+        /// It was to be sent, so pace and gate were told of it.
+        sends: bool,
     },
     Answered {
         drop: DropId,
@@ -157,6 +161,7 @@ pub(super) enum Event {
     Reuploaded {
         drop: DropId,
         shot: ShotNo,
+        refusal: String,
         done: Result<(Shot, Frozen), Verdict>,
     },
     Filed {
@@ -165,8 +170,10 @@ pub(super) enum Event {
     },
     WentBack {
         drop: DropId,
-        back: Result<bool, String>,
+        back: Result<Back, String>,
     },
+    /// Recovery ran again: where the originals of lost drops were found.
+    Recovered(Vec<(DropId, PathBuf)>),
     Credits {
         credits: Credits,
         total: Option<f64>,
@@ -188,6 +195,17 @@ pub(super) enum KeepFault {
     NotAPicture(String),
     /// The spool can't take it just now.
     Environment(String),
+}
+
+/// How going back ended.
+#[derive(Debug)]
+pub(super) enum Back {
+    /// It lies in the inbox again.
+    InInbox,
+    /// A name is taken there, or the folders are in trouble: it stays due in working.
+    Stays,
+    /// Its row was closed, but it could not move: a new row keeps it due in working.
+    Reborn(Box<OpenDrop>),
 }
 
 /// How the originals were filed.

@@ -1,23 +1,25 @@
 //! The end of a drop: its originals go to the archive, or to errors with a note, or back into the inbox.
 
-use std::ffi::OsString;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
 
 use crate::domain::ids::{Fingerprint, show};
 use crate::domain::life::{Fate, Shot, ShotState, fate};
 use crate::domain::names::SetNames;
 use crate::domain::verdict::Billed;
-use crate::ledger::{Ending, Filing, OpenDrop};
+use crate::ledger::{Ending, Filing, Limits, OpenDrop};
 use crate::outbox::OutboxError;
 use crate::outbox::claim;
 use crate::outbox::filing::{Move, file_away};
+use crate::outbox::folder::Folder;
 use crate::outbox::listing::Wanted;
 use crate::outbox::note::{self, Note, NoteShot};
+use crate::outbox::room;
 
 use super::ctx::{Ctx, blocking};
 use super::deliver::{moving, shown_name};
-use super::event::{Event, FiledAs};
+use super::event::{Back, Event, FiledAs};
 use super::pump::place_of;
+use super::send;
 
 /// Files the originals of a drop whose shots have all ended, closes its row and tells the loop.
 pub(super) async fn file(ctx: Ctx, open: OpenDrop) {
@@ -30,10 +32,11 @@ async fn file_all(ctx: &Ctx, mut open: OpenDrop) -> Result<FiledAs, String> {
     let id = open.drop.id;
     let fate = fate(&open.drop.shots).ok_or("a shot has not ended")?;
     let reason = reason(&open);
-    let mut at_least = 1;
+    let (mut at_least, mut before) = (1, None);
     loop {
         if open.filing.is_none() {
             let filing = choose(ctx, &open, fate, at_least).await?;
+            let filing = keep_arrived(ctx, &open, before.take(), filing).await?;
             let row = filing.clone();
             ctx.record(move |l| l.file_under(id, &row)).await.map_err(|e| e.to_string())?;
             open.filing = Some(filing);
@@ -45,7 +48,7 @@ async fn file_all(ctx: &Ctx, mut open: OpenDrop) -> Result<FiledAs, String> {
             Err(e) if e.is_taken() && at_least < 100_000 => {
                 // What has moved already stays where it is; the rest finds a new number together.
                 at_least += 1;
-                open.filing = None;
+                before = open.filing.take();
             }
             Err(OutboxError::Gone { path }) => {
                 return Ok(FiledAs::Missing(format!("{} is nowhere to be found", show(path.as_os_str()))));
@@ -67,6 +70,33 @@ async fn file_all(ctx: &Ctx, mut open: OpenDrop) -> Result<FiledAs, String> {
         (Fate::Errors, None) => FiledAs::Failed { reason, note: open.drop.folder.under(&ctx.site.errors) },
         (Fate::Archive, _) => FiledAs::Archived,
     })
+}
+
+/// The new names, but for what has arrived under its name of `before` already.
+async fn keep_arrived(
+    ctx: &Ctx,
+    open: &OpenDrop,
+    before: Option<Filing>,
+    mut chosen: Filing,
+) -> Result<Filing, String> {
+    let Some(before) = before else { return Ok(chosen) };
+    let (working, rel) = (open.drop.working.clone(), open.drop.folder.clone());
+    let root = if before.fate == Fate::Archive { ctx.site.archive.clone() } else { ctx.site.errors.clone() };
+    let members = moving(open);
+    blocking(move || {
+        let from = Folder::existing(&working, &rel).map_err(|e| e.to_string())?;
+        let to = Folder::existing(&root, &rel).map_err(|e| e.to_string())?;
+        let lies = |folder: &Option<Folder>, name: &OsStr| {
+            folder.as_ref().is_some_and(|f| f.look(name).is_ok_and(|e| e.is_some()))
+        };
+        for ((member, old), new) in members.iter().zip(&before.names).zip(&mut chosen.names) {
+            if !lies(&from, member) && lies(&to, old) {
+                new.clone_from(old);
+            }
+        }
+        Ok(chosen)
+    })
+    .await?
 }
 
 async fn choose(ctx: &Ctx, open: &OpenDrop, fate: Fate, at_least: u32) -> Result<Filing, String> {
@@ -231,27 +261,32 @@ pub(super) async fn go_back(ctx: Ctx, open: OpenDrop) {
     ctx.send(Event::WentBack { drop: id, back }).await;
 }
 
-/// `Ok(false)`: a name is taken, it stays due in working.
-pub(super) async fn return_all(ctx: &Ctx, open: OpenDrop) -> Result<bool, String> {
+async fn return_all(ctx: &Ctx, open: OpenDrop) -> Result<Back, String> {
     let (id, now) = (open.drop.id, ctx.clock.wall());
     let (site, row) = (ctx.site.clone(), open.clone());
     let free = blocking(move || {
-        site.inbox_is_there() && moving(&row).iter().all(|name| is_free(&row.drop.folder.under(&site.inbox), name))
+        let there =
+            site.inbox_is_there() && room::look(&site.inbox, 0).is_ok() && room::look(&row.drop.working, 0).is_ok();
+        let taken = || claim::taken(&row.drop.working, &site.inbox, &row.drop.folder, &moving(&row));
+        there && taken().is_ok_and(|taken| taken.is_empty())
     });
     if !free.await? {
-        return Ok(false);
+        return Ok(Back::Stays);
     }
     ctx.record(move |l| l.close(id, Ending::Returned, None, now)).await.map_err(|e| e.to_string())?;
     let (site, row) = (ctx.site.clone(), open.clone());
     let returned =
         blocking(move || claim::unclaim(&row.drop.working, &site.inbox, &row.drop.folder, &moving(&row))).await?;
-    match returned {
-        Ok(returned) if returned.is_back() => Ok(true),
-        Ok(returned) => Err(format!("{:?} could not go back into the inbox: the name is taken", returned.taken)),
-        Err(e) => Err(e.to_string()),
-    }
-}
-
-fn is_free(folder: &Path, name: &std::ffi::OsStr) -> bool {
-    std::fs::symlink_metadata(folder.join(name)).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+    let why = match returned {
+        Ok(returned) if returned.is_back() => return Ok(Back::InInbox),
+        Ok(returned) => format!("{:?}: the name is taken", returned.taken),
+        Err(e) => e.to_string(),
+    };
+    tracing::warn!(reason = %why, "a drop could not go back into the inbox; it stays due in working");
+    let mut reborn = open;
+    reborn.drop.id = send::new_id();
+    reborn.drop.continues = Some(id);
+    let (row, moment) = (reborn.drop.clone(), ctx.clock.moment());
+    ctx.record(move |l| l.begin(&row, None, Limits::default(), &moment)).await.map_err(|e| e.to_string())?;
+    Ok(Back::Reborn(Box::new(reborn)))
 }

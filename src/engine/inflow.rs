@@ -191,7 +191,7 @@ impl Engine {
         for error in watch_errors {
             self.warn_once(&error);
         }
-        if everything {
+        if everything && self.inbox_lost.is_none() {
             self.scans_done += 1;
             let every = match self.backend {
                 Backend::Events => self.ctx.config.watch.rescan,
@@ -287,9 +287,8 @@ impl Engine {
         self.inbox_check = false;
         match found {
             InboxNow::Same => {
-                if self.inbox_lost.take().is_some() {
-                    tracing::info!("the inbox is back");
-                    self.begin_anew(now);
+                if self.inbox_lost.is_some() {
+                    self.inbox_back(None, now);
                 }
             }
             InboxNow::Gone(why) => {
@@ -300,30 +299,32 @@ impl Engine {
                     self.put_plans_back(now);
                 }
             }
-            InboxNow::Back(site) => {
-                if site.working != self.ctx.site.working || self.working_lock.is_none() {
-                    self.working_lock = None;
-                    match (self.lock_working)(&site.working) {
-                        Ok(lock) => self.working_lock = Some(lock),
-                        Err(super::Locked::Held(why) | super::Locked::Failed(why)) => {
-                            self.warn_once(&why);
-                            self.inbox_lost.get_or_insert((why, self.ctx.clock.wall()));
-                            self.next_scan = now + LOOK_AGAIN;
-                            return;
-                        }
-                    }
-                }
-                tracing::warn!(inbox = %site.inbox.display(), "another directory stands at the inbox's place: it is watched and scanned afresh");
-                self.ctx.site = Arc::new(*site);
-                self.inbox_lost = None;
-                self.begin_anew(now);
-            }
+            InboxNow::Back(site) => self.inbox_back(Some(*site), now),
         }
     }
 
-    /// The inbox is there again: watch, then scan, then go on.
-    fn begin_anew(&mut self, now: Mono) {
+    /// The inbox is there again: lock, put in order, watch, scan, go on.
+    fn inbox_back(&mut self, site: Option<Site>, now: Mono) {
+        if let Some(site) = site {
+            tracing::warn!(inbox = %site.inbox.display(), "another directory stands at the inbox's place: it is watched and scanned afresh");
+            self.ctx.site = Arc::new(site);
+        }
+        // What was locked may be a file of another mount.
+        self.working_lock = None;
+        match (self.lock_working)(&self.ctx.site.working) {
+            Ok(lock) => self.working_lock = Some(lock),
+            Err(super::Locked::Held(why) | super::Locked::Failed(why)) => {
+                self.warn_once(&why);
+                self.inbox_lost = Some((why, self.ctx.clock.wall()));
+                self.next_scan = now + LOOK_AGAIN;
+                return;
+            }
+        }
+        if self.inbox_lost.take().is_some() {
+            tracing::info!("the inbox is back");
+        }
         self.put_plans_back(now);
+        self.recover_again();
         self.backend = backend(&self.ctx.config, &self.ctx.site);
         self.arrivals.set_rules(rules(&self.ctx.config, &self.backend), now);
         self.arrivals.folder_gone(&RelPath::root(), now);

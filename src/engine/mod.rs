@@ -145,14 +145,28 @@ enum Planning {
     Reading,
     /// It could start; the presets were of this generation when it was read.
     Ready(Box<Planned>, u64),
-    /// It is being claimed.
-    Starting,
+    /// It is being claimed; which ended drop it continues.
+    Starting(Option<DropId>),
     /// It is on its way to errors.
     Burying,
+    /// It is bad, which was found during a pause: it goes to errors after it.
+    Doomed(Box<crate::domain::arrivals::Candidate>, Vec<crate::ledger::Member>, String),
     /// Its upload failed; it is tried again then.
     Later(Box<crate::domain::arrivals::Candidate>, Mono),
     /// The credits request decides about its upload's refusal.
     Asking,
+}
+
+impl Planning {
+    /// Whether it may start soon by itself.
+    fn may_start(&self) -> bool {
+        matches!(self, Self::Reading | Self::Ready(..) | Self::Asking)
+    }
+
+    /// Whether it counts among those that wait to be sent.
+    fn waits_to_be_sent(&self) -> bool {
+        !matches!(self, Self::Burying | Self::Doomed(..))
+    }
 }
 
 /// Trouble of our own that keeps everything from being sent, and when it is looked at again.
@@ -161,6 +175,16 @@ struct Trouble {
     text: String,
     since: Timestamp,
     again: Mono,
+    /// How long between two tries.
+    wait: Duration,
+}
+
+/// Trouble that seemed over.
+#[derive(Debug)]
+struct PastTrouble {
+    cleared: Mono,
+    wait: Duration,
+    since: Timestamp,
 }
 
 /// A limit that was reached.
@@ -206,13 +230,18 @@ pub struct Engine {
     hints: HashMap<(RelPath, std::ffi::OsString), HintHow>,
 
     trouble: Option<Trouble>,
+    trouble_past: Option<PastTrouble>,
+    /// Recovery runs again: nothing is claimed meanwhile.
+    recovering: bool,
+    next_tidy: Mono,
     room_check: bool,
     limited: Option<Limited>,
-    blocked: HashMap<DropId, (String, Mono)>,
+    blocked: HashMap<DropId, (String, Option<Mono>)>,
     warned: HashSet<String>,
 
     /// The last turn: what was due by then was done, or waits for an event.
     turned: Mono,
+    turned_wall: Timestamp,
     stopping: Option<Mono>,
     once: bool,
     once_wait: Option<Mono>,
@@ -234,7 +263,7 @@ impl Engine {
         mut control: mpsc::Receiver<Control>,
         publish: watch::Sender<Status>,
     ) -> Result<Option<Self>, EngineError> {
-        let Deps { config, state_dir, ledger, ledger_was_good, keys, client, once, hooks } = deps;
+        let Deps { mut config, state_dir, ledger, ledger_was_good, keys, client, once, hooks } = deps;
         let Hooks { beat, ready, lock_working } = hooks;
         let mut ready = Some(ready);
         let clock = Clock::start();
@@ -259,7 +288,11 @@ impl Engine {
             }
             let pause = beat.as_ref().map_or(LOOK_AGAIN, |(every, _)| (*every).min(LOOK_AGAIN));
             tokio::select! {
-                asked = control.recv() => if matches!(asked, None | Some(Control::Stop)) { return Ok(None) },
+                asked = control.recv() => match asked {
+                    None | Some(Control::Stop) => return Ok(None),
+                    Some(Control::Reload(new)) => config = config.reloaded(*new),
+                    Some(Control::Rescan) => {}
+                },
                 () = tokio::time::sleep(pause) => {}
             }
             if let Some((_, beat)) = &beat {
@@ -320,11 +353,15 @@ impl Engine {
             looking: false,
             hints: HashMap::new(),
             trouble: None,
+            trouble_past: None,
+            recovering: false,
+            next_tidy: Mono::default(),
             room_check: false,
             limited: None,
             blocked: HashMap::new(),
             warned: HashSet::new(),
             turned: Mono::default(),
+            turned_wall: since,
             stopping: None,
             once,
             once_wait: None,
@@ -393,6 +430,7 @@ impl Engine {
     fn turn(&mut self) {
         let now = self.now();
         self.turned = now;
+        self.turned_wall = self.ctx.clock.wall();
         if let Some((every, beat)) = &self.hooks_beat
             && now >= self.next_beat
         {
@@ -403,7 +441,28 @@ impl Engine {
         self.keep_looking(now);
         self.read_presets(now);
         self.pump(now);
+        self.tidy(now);
         self.refresh_status(now);
+    }
+
+    /// Once a day the ledger forgets what is old enough.
+    fn tidy(&mut self, now: Mono) {
+        if now < self.next_tidy {
+            return;
+        }
+        self.next_tidy = now + Duration::from_secs(24 * 3600);
+        let (ctx, keep) = (self.ctx.clone(), self.ctx.config.service.keep_history);
+        self.spawn(async move {
+            let wall = ctx.clock.wall();
+            // Each call is bounded; this many of them are more than a day can bring.
+            for _ in 0..100 {
+                if let Err(e) = ctx.record(move |l| l.tidy(keep, wall)).await {
+                    tracing::warn!(error = %e, "the ledger could not be tidied; it is tried again tomorrow");
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
     }
 
     fn controlled(&mut self, control: Control) {
@@ -421,6 +480,9 @@ impl Engine {
             }
             Control::Rescan => {
                 self.rescan_wanted = true;
+                if self.inbox_lost.is_some() {
+                    self.next_scan = now;
+                }
                 self.gate.probe_now(now);
             }
             Control::Reload(config) => self.reload(*config, now),
@@ -465,14 +527,15 @@ impl Engine {
         wakes.extend(self.status_due);
         wakes.extend(self.hooks_beat.as_ref().map(|_| self.next_beat));
         wakes.extend(self.stopping);
+        wakes.push(self.next_tidy);
         wakes.extend(self.once_wait);
         if self.stopping.is_none() {
             wakes.extend(self.arrivals.next_wake());
             wakes.extend(self.gate.next_wake());
             wakes.extend(self.trouble.as_ref().filter(|_| !self.room_check).map(|t| t.again));
             wakes.extend(self.limited.as_ref().map(|l| l.until));
-            wakes.extend(self.blocked.values().map(|(_, at)| *at));
-            wakes.extend(self.pace_wake(now));
+            wakes.extend(self.blocked.values().filter_map(|(_, at)| *at));
+            wakes.extend(self.pace_wake());
             if !self.scanning {
                 wakes.push(self.next_scan);
             }
@@ -497,7 +560,7 @@ impl Engine {
             Event::Started { candidate, open, frozen, prepared, sending } => {
                 self.started(&candidate, *open, frozen, prepared, sending, now)
             }
-            Event::NotStarted { candidate, why } => self.not_started(&candidate, why, now),
+            Event::NotStarted { candidate, why, sends } => self.not_started(&candidate, why, sends, now),
             Event::Answered { drop, shot, answer } => self.answered(drop, shot, answer, now),
             Event::Asked { drop, shot, message, credits } => self.asked(drop, shot, &message, &credits, now),
             Event::UploadAsked { message, credits, candidate } => {
@@ -507,7 +570,8 @@ impl Engine {
             Event::Kept { drop, shot, kept } => self.kept(drop, shot, kept, now),
             Event::Fetched { drop, shot, fetched } => self.fetched(drop, shot, fetched, now),
             Event::Published { drop, shot, number, done } => self.published(drop, shot, number, done, now),
-            Event::Reuploaded { drop, shot, done } => self.reuploaded(drop, shot, done, now),
+            Event::Reuploaded { drop, shot, refusal, done } => self.reuploaded(drop, shot, &refusal, done, now),
+            Event::Recovered(found) => self.recovered(found, now),
             Event::Filed { drop, done } => self.filed(drop, done, now),
             Event::WentBack { drop, back } => self.went_back(drop, back, now),
             Event::Credits { credits, total, key } => self.credits(credits, total, key, now),

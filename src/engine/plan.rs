@@ -129,7 +129,7 @@ async fn reference_of(
 }
 
 /// Makes a picture available to the service, as the configuration says.
-pub(super) async fn picture_reference(
+async fn picture_reference(
     ctx: &Ctx,
     picture: Picture,
     folder: &RelPath,
@@ -139,14 +139,17 @@ pub(super) async fn picture_reference(
         ReferenceMode::PublicUrl { url_base } => {
             public(&picture.whole, url_base, folder, name).map(|reference| (reference, None))
         }
-        ReferenceMode::Inline => {
-            let prepared = prepare(ctx, picture).await?;
-            let reference =
-                Reference::Inline { blake3: prepared.fingerprint.to_string(), media_type: prepared.media_type.into() };
-            Ok((reference, Some(std::sync::Arc::new(prepared.path))))
-        }
+        ReferenceMode::Inline => inline(ctx, picture).await.map(|(reference, prepared)| (reference, Some(prepared))),
         ReferenceMode::Upload => upload(ctx, picture, false).await.map(|reference| (reference, None)),
     }
+}
+
+/// Prepares a picture to travel in the request itself.
+pub(super) async fn inline(ctx: &Ctx, picture: Picture) -> Result<(Reference, Prepared), NoReference> {
+    let prepared = prepare(ctx, picture).await?;
+    let reference =
+        Reference::Inline { blake3: prepared.fingerprint.to_string(), media_type: prepared.media_type.into() };
+    Ok((reference, std::sync::Arc::new(prepared.path)))
 }
 
 fn public(

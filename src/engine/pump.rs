@@ -32,13 +32,7 @@ impl Engine {
                 self.room_check = true;
                 let (ctx, bytes) = (self.ctx.clone(), send::reserve(&self.ctx, self.pace.in_flight() + 1));
                 self.spawn(async move {
-                    let site = ctx.site.clone();
-                    let found = super::ctx::blocking(move || site.trouble(bytes)).await.unwrap_or_else(Some);
-                    let found = match found {
-                        // The ledger's own trouble (locked, damaged) shows only when it is asked.
-                        None => ctx.record(|l| l.last_cost()).await.err().map(|e| e.to_string()),
-                        found => found,
-                    };
+                    let found = really_try(&ctx, bytes).await;
                     ctx.send(Event::Room(found)).await;
                 });
             }
@@ -47,11 +41,12 @@ impl Engine {
         if self.gate.probe_due(now) {
             self.probe();
         }
-        if !self.blocked.is_empty() || self.inbox_lost.is_some() || self.scans_done == 0 {
+        if !self.blocked.is_empty() || self.inbox_lost.is_some() || self.scans_done == 0 || self.recovering {
             return;
         }
         let may = self.gate.may(now);
-        if self.gate.paused().is_none() {
+        if self.may_bury() {
+            self.bury_doomed(now);
             self.reject(now);
         }
         if self.limited.is_some() {
@@ -68,26 +63,18 @@ impl Engine {
                 if self.pace.in_flight() > 0 {
                     return;
                 }
-                let not = not.filter(|culprit| self.others_than(culprit));
-                if self.send_due(Some(not.as_ref()), now) || self.start_planned(Some(not.as_ref()), now) {
-                    return;
+                let not = not.filter(|culprit| self.others_wait(culprit));
+                if !self.send_due(Some(not.as_ref()), now) && !self.start_planned(Some(not.as_ref()), now) {
+                    self.plan_for_trial(not.as_ref(), now);
                 }
-                // The one that caused the pause may be planned already: one more beside it.
-                self.plan_more(1 + usize::from(not.is_some()), now);
             }
         }
     }
 
-    fn others_than(&self, place: &Place) -> bool {
-        self.works.values().any(|w| w.place != *place && w.has_due())
-            || self.plans.keys().any(|p| p != place)
-            || self.arrivals.has_ready()
-    }
-
     fn advance_what_is_due(&mut self, now: Mono) {
-        let blocked = self.blocked.iter().filter(|(_, (_, at))| *at <= now).map(|(id, _)| *id);
+        let blocked = self.blocked.iter().filter(|(_, (_, at))| at.is_some_and(|at| at <= now)).map(|(id, _)| *id);
         let fetches =
-            self.works.iter().filter(|(_, w)| w.fetches.values().any(|(_, at)| *at <= now)).map(|(id, _)| *id);
+            self.works.iter().filter(|(_, w)| w.fetches.values().any(|(_, at, _)| *at <= now)).map(|(id, _)| *id);
         let due: Vec<DropId> = blocked.chain(fetches).collect();
         for id in due {
             self.advance(id, now);
@@ -124,8 +111,7 @@ impl Engine {
                         (super::frozen::Reference::Inline { .. }, None) => match send::prepare_again(&ctx, &open).await
                         {
                             Ok(prepared) => prepared,
-                            Err(why) => {
-                                let answer = super::event::Answer::NotSent(why);
+                            Err(answer) => {
                                 return ctx.send(Event::Answered { drop: id, shot: sending.no, answer }).await;
                             }
                         },
@@ -148,6 +134,17 @@ impl Engine {
             if one.flatten() == Some(&place) || !matches!(self.plans.get(&place), Some(Planning::Ready(..))) {
                 continue;
             }
+            let known = |p: &Planning| match p {
+                Planning::Ready(planned, _) => planned.known.as_ref().map(|k| k.id),
+                Planning::Starting(id) => *id,
+                _ => None,
+            };
+            let continues = self.plans.get(&place).and_then(known);
+            let taken = |p: &Planning| matches!(p, Planning::Starting(Some(id)) if Some(*id) == continues);
+            if self.plans.values().any(taken) {
+                // Another copy is taking up the same ended drop just now; this one is a drop of its own then.
+                continue;
+            }
             let Some(Planning::Ready(planned, generation)) = self.plans.remove(&place) else { continue };
             self.plan_order.retain(|p| *p != place);
             if generation != self.preset_generation || !self.arrivals.is_current(&planned.candidate) {
@@ -155,7 +152,7 @@ impl Engine {
                 self.arrivals.put_back(&planned.candidate, now);
                 continue;
             }
-            self.plans.insert(place.clone(), Planning::Starting);
+            self.plans.insert(place.clone(), Planning::Starting(continues));
             self.plan_retries.remove(&place);
             self.pace.sent(now);
             self.gate.sent(&place);
@@ -168,14 +165,28 @@ impl Engine {
 
     /// Takes candidates up to `most` planned ones.
     fn plan_more(&mut self, most: usize, now: Mono) {
-        self.plan_again(now);
-        let planned = self
-            .plans
-            .values()
-            .filter(|p| !matches!(p, Planning::Starting | Planning::Burying | Planning::Later(..)))
-            .count();
+        self.plan_again(usize::MAX, None, now);
+        let planned = self.plans.values().filter(|p| p.may_start()).count();
         for candidate in self.arrivals.ready(now, most.saturating_sub(planned)) {
             self.plan_one(candidate);
+        }
+    }
+
+    /// One plan at a time while one drop is the probe; the culprit's only where nothing else is there.
+    fn plan_for_trial(&mut self, not: Option<&Place>, now: Mono) {
+        if self.plans.iter().any(|(place, p)| p.may_start() && Some(place) != not) {
+            return;
+        }
+        if self.plan_again(1, not, now) > 0 {
+            return;
+        }
+        for candidate in self.arrivals.ready(now, 2) {
+            if self.plans.iter().any(|(place, p)| p.may_start() && Some(place) != not) {
+                self.arrivals.put_back(&candidate, now);
+            } else {
+                // Two may be planned where the first is the culprit's.
+                self.plan_one(candidate);
+            }
         }
     }
 
@@ -189,17 +200,52 @@ impl Engine {
         self.spawn(plan::run(ctx, candidate, chain));
     }
 
-    /// Plans again what failed to be uploaded a while ago.
-    fn plan_again(&mut self, now: Mono) {
+    /// Plans again what failed to be uploaded a while ago, `most` drops and not the given one; how many.
+    fn plan_again(&mut self, most: usize, not: Option<&Place>, now: Mono) -> usize {
         let due = |(place, planning): (&Place, &Planning)| match planning {
-            Planning::Later(_, at) if *at <= now => Some(place.clone()),
+            Planning::Later(_, at) if *at <= now && Some(place) != not => Some(place.clone()),
             _ => None,
         };
-        let due: Vec<Place> = self.plans.iter().filter_map(due).collect();
+        let due: Vec<Place> = self.plans.iter().filter_map(due).take(most).collect();
+        let mut again = 0;
         for place in due {
             if let Some(Planning::Later(candidate, _)) = self.plans.remove(&place) {
                 if self.arrivals.is_current(&candidate) {
                     self.plan_one(*candidate);
+                    again += 1;
+                } else {
+                    self.arrivals.put_back(&candidate, now);
+                }
+            }
+        }
+        again
+    }
+
+    /// Whether a pause would end with the next drop, and there is none.
+    pub(super) fn is_over_but_for_the_proof(&self) -> bool {
+        self.gate.is_trial()
+            && !self.arrivals.has_ready()
+            && !self.plans.values().any(Planning::waits_to_be_sent)
+            && !self.works.values().any(Work::has_due)
+    }
+
+    /// Whether what is bad may go to errors now: a pause moves nothing there.
+    fn may_bury(&self) -> bool {
+        (self.gate.paused().is_none() || self.is_over_but_for_the_proof())
+            && self.trouble.is_none()
+            && self.blocked.is_empty()
+            && self.inbox_lost.is_none()
+            && self.stopping.is_none()
+    }
+
+    /// What was found bad during a pause goes to errors after it, if it is still what it was.
+    fn bury_doomed(&mut self, now: Mono) {
+        let doomed = |(place, p): (&Place, &Planning)| matches!(p, Planning::Doomed(..)).then(|| place.clone());
+        let doomed: Vec<Place> = self.plans.iter().filter_map(doomed).collect();
+        for place in doomed {
+            if let Some(Planning::Doomed(candidate, members, reason)) = self.plans.remove(&place) {
+                if self.arrivals.is_current(&candidate) {
+                    self.bury(*candidate, members, reason);
                 } else {
                     self.arrivals.put_back(&candidate, now);
                 }
@@ -226,6 +272,17 @@ impl Engine {
     pub(super) fn bury(&mut self, candidate: Candidate, members: Vec<Member>, reason: String) {
         let place = candidate.place();
         self.plan_order.retain(|p| *p != place);
+        if !self.may_bury() {
+            self.plans.insert(place, Planning::Doomed(Box::new(candidate), members, reason));
+            return;
+        }
+        self.bury_now(candidate, members, reason);
+    }
+
+    /// [`Self::bury`], whatever pauses.
+    pub(super) fn bury_now(&mut self, candidate: Candidate, members: Vec<Member>, reason: String) {
+        let place = candidate.place();
+        self.plan_order.retain(|p| *p != place);
         self.plans.insert(place, Planning::Burying);
         let ctx = self.ctx.clone();
         self.spawn(send::bury(ctx, candidate, members, reason));
@@ -235,16 +292,15 @@ impl Engine {
         let place = candidate.place();
         match plan {
             Plan::Ready(planned) => {
-                self.plans.insert(place, Planning::Ready(planned, self.preset_generation));
-                return;
-            }
-            Plan::Failed(why, members) => {
-                if self.gate.paused().is_none() && self.trouble.is_none() && self.stopping.is_none() {
-                    return self.bury(candidate, members, why);
+                if self.gate.sends_back() || self.trouble.is_some() {
+                    // Its upload may be too old by the time the pause ends.
+                    self.arrivals.put_back(&candidate, now);
+                } else {
+                    self.plans.insert(place, Planning::Ready(planned, self.preset_generation));
+                    return;
                 }
-                // A pause moves nothing to errors.
-                self.arrivals.put_back(&candidate, now);
             }
+            Plan::Failed(why, members) => return self.bury(candidate, members, why),
             Plan::Upload(verdict) => return self.upload_failed(&candidate, &verdict, now),
             Plan::NotWhole => {
                 if let Some(image) = &candidate.image {
@@ -298,6 +354,12 @@ impl Engine {
         self.plans.remove(&place);
         let wall = self.ctx.clock.wall();
         self.arrivals.claimed(candidate, now, wall.as_millisecond());
+        // What landed under these names since is not to be forgotten.
+        for member in candidate.moving() {
+            let key = (candidate.folder.clone(), member.name.clone());
+            self.hints.entry(key).or_insert(HintHow::Look(crate::domain::arrivals::How::Created));
+        }
+        self.put_back_continuing(open.drop.continues, now);
         let id = open.drop.id;
         if sending.is_some() {
             tracing::info!(drop = %place, shots = open.drop.shots.len(), "sending");
@@ -309,9 +371,26 @@ impl Engine {
         self.advance(id, now);
     }
 
-    pub(super) fn not_started(&mut self, candidate: &Candidate, why: NotStarted, now: Mono) {
+    /// Plans that would continue an ended drop which another has taken up by now are made anew.
+    fn put_back_continuing(&mut self, continued: Option<DropId>, now: Mono) {
+        let Some(id) = continued else { return };
+        let same = |(place, p): (&Place, &Planning)| match p {
+            Planning::Ready(planned, _) if planned.known.as_ref().is_some_and(|k| k.id == id) => Some(place.clone()),
+            _ => None,
+        };
+        let same: Vec<Place> = self.plans.iter().filter_map(same).collect();
+        for place in same {
+            if let Some(Planning::Ready(planned, _)) = self.plans.remove(&place) {
+                self.plan_order.retain(|p| *p != place);
+                self.arrivals.put_back(&planned.candidate, now);
+            }
+        }
+    }
+
+    pub(super) fn not_started(&mut self, candidate: &Candidate, why: NotStarted, sends: bool, now: Mono) {
         let place = candidate.place();
-        if let Some(Planning::Starting) = self.plans.remove(&place) {
+        self.plans.remove(&place);
+        if sends {
             self.pace.ended(false);
             self.gate.not_sent(&place);
         }
@@ -348,9 +427,10 @@ impl Engine {
     }
 
     /// When pace or backoff let something go that waits for nothing else.
-    pub(super) fn pace_wake(&mut self, now: Mono) -> Vec<Mono> {
+    pub(super) fn pace_wake(&mut self) -> Vec<Mono> {
         let mut wakes = Vec::new();
-        let wall = self.ctx.clock.wall();
+        // As of the last turn, so that nothing falls between it and the sleep.
+        let (now, wall) = (self.turned, self.turned_wall);
         let later = self.plans.values().filter_map(|p| match p {
             Planning::Later(_, at) => Some(*at),
             _ => None,
@@ -358,7 +438,7 @@ impl Engine {
         wakes.extend(later);
         let mut waits = self.plans.values().any(|p| matches!(p, Planning::Ready(..)));
         for work in self.works.values() {
-            wakes.extend(work.fetches.values().map(|(_, at)| *at).filter(|at| *at > now));
+            wakes.extend(work.fetches.values().map(|(_, at, _)| *at));
             for shot in &work.open.drop.shots {
                 if let crate::domain::life::ShotState::Due { not_before } = &shot.state
                     && !work.busy.contains(&shot.no)
@@ -385,7 +465,7 @@ impl Engine {
         let now = self.now();
         if let Some(until) = self.stopping {
             let busy = self.works.values().any(|w| !w.busy.is_empty() || w.closing);
-            let starting = self.plans.values().any(|p| matches!(p, Planning::Starting | Planning::Burying));
+            let starting = self.plans.values().any(|p| matches!(p, Planning::Starting(_) | Planning::Burying));
             if now >= until {
                 tracing::warn!(
                     in_flight = self.pace.in_flight(),
@@ -403,15 +483,19 @@ impl Engine {
             return false;
         }
         self.ended.broken_presets = self.arrivals.broken_presets().next().is_some();
-        if let Some(pause) = self.gate.paused()
+        // A pause or a limit is a reason to stop only where something waits for its end.
+        let held = self.arrivals.has_ready()
+            || self.plans.values().any(|p| !matches!(p, Planning::Burying))
+            || self.works.values().any(Work::has_due);
+        if let Some(pause) = self.gate.paused().filter(|_| held)
             && answers::ends_once(pause.why)
         {
             return self.stop_once(pause.why.text().to_owned(), now);
         }
-        if let Some(limited) = &self.limited {
+        if let Some(limited) = self.limited.as_ref().filter(|_| held) {
             return self.stop_once(format!("the limit {} is reached", limited.which), now);
         }
-        let wait = self.gate.paused().map(|p| p.why.text().to_owned());
+        let wait = self.gate.paused().filter(|_| held).map(|p| p.why.text().to_owned());
         let wait = wait.or_else(|| self.trouble.as_ref().map(|t| t.text.clone()));
         let wait = wait.or_else(|| self.inbox_lost.as_ref().map(|(why, _)| why.clone()));
         let wait = wait.or_else(|| self.blocked.values().next().map(|(why, _)| why.clone()));
@@ -419,7 +503,10 @@ impl Engine {
             let until = *self.once_wait.get_or_insert(now + Duration::from_secs(60));
             return now >= until && self.stop_once(why, now);
         }
-        self.once_wait = None;
+        // Trouble that comes back at once is the same trouble.
+        if self.trouble_past.as_ref().is_none_or(|past| now.since(past.cleared) > Duration::from_secs(30)) {
+            self.once_wait = None;
+        }
         let idle = !self.scanning && !self.looking && self.hints.is_empty() && !self.rescan_wanted;
         if !idle || !self.plans.is_empty() || self.works.values().any(|w| w.lost.is_none()) {
             return false;
@@ -457,6 +544,33 @@ impl Engine {
         let sent = open.drop.shots.iter().filter_map(|s| s.first_sent).min().map(jiff::Timestamp::as_millisecond);
         self.arrivals.in_work(&open.drop.folder, &open.drop.stem, image.as_deref(), sent, now);
     }
+}
+
+/// Whether everything can be kept and recorded again: tried for real, since a look does not see a quota or a
+/// ledger that can't be written.
+async fn really_try(ctx: &super::ctx::Ctx, bytes: u64) -> Option<String> {
+    let site = ctx.site.clone();
+    let prepared = plan::prepared_dir(&site.state_dir);
+    let spool = ctx.spool.path().to_path_buf();
+    let tried = super::ctx::blocking(move || {
+        if let Some(trouble) = site.trouble(bytes) {
+            return Some(trouble);
+        }
+        if let Err(e) = std::fs::create_dir_all(&prepared) {
+            return Some(format!("{}: {e}", prepared.display()));
+        }
+        let folders = [&site.working, &site.outbox, &site.archive, &site.errors, &site.state_dir, &prepared, &spool];
+        folders.into_iter().find_map(|path| crate::outbox::room::try_write(path).err().map(|e| e.to_string()))
+    });
+    if let Some(trouble) = tried.await.unwrap_or_else(Some) {
+        return Some(trouble);
+    }
+    let (key, now) = (crate::domain::ids::Fingerprint::of(b"a try"), ctx.clock.wall());
+    let recorded = ctx.record(move |l| {
+        l.uploaded(key, "", now)?;
+        l.forget_upload(key)
+    });
+    recorded.await.err().map(|e| e.to_string())
 }
 
 fn late(after: &std::ffi::OsStr, sent_unix_ms: Option<i64>) -> String {

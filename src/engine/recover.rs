@@ -43,7 +43,9 @@ impl Engine {
         let found = super::ctx::blocking(move || recover_all(&ctx, good)).await.map_err(EngineError::State)??;
         for (open, lost) in found {
             let place = place_of(&open.drop.folder, &open.drop.members);
-            self.note_in_work(&open, now);
+            if lost.is_none() {
+                self.note_in_work(&open, now);
+            }
             let id = open.drop.id;
             let frozen = Frozen::from_text(&open.drop.plan).unwrap_or_else(Frozen::nothing);
             let mut work = Work::new(open, frozen, None, place, self.ctx.clock.wall());
@@ -70,8 +72,6 @@ impl Engine {
                 now,
             );
         }
-        let (keep, at) = (self.ctx.config.service.keep_history, wall);
-        self.ctx.record(move |l| l.tidy(keep, at)).await?;
         self.usage_wanted = true;
         for id in self.work_order.clone() {
             self.advance(id, now);
@@ -80,21 +80,80 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// The inbox, and perhaps working with it, is there again: what is lost is looked for again, and what was
+    /// claimed without a row goes back.
+    pub(super) fn recover_again(&mut self) {
+        self.recovering = true;
+        let ctx = self.ctx.clone();
+        let rows: Vec<_> = self.works.values().map(|w| (w.open.clone(), w.lost.is_some())).collect();
+        self.spawn(async move {
+            let again = ctx.clone();
+            let found = super::ctx::blocking(move || {
+                let ctx = &again;
+                let workings = workings(ctx);
+                let mut found = Vec::new();
+                let mut ours = HashSet::new();
+                for (mut row, lost) in rows {
+                    if lost && let Ok(Originals::There(working)) = find_originals(ctx, &row, &workings) {
+                        row.drop.working.clone_from(&working);
+                        found.push((row.drop.id, working));
+                    }
+                    ours.extend(places(&row));
+                }
+                for working in &workings {
+                    for (folder, names) in strays(working, &ours) {
+                        bring_back(ctx, working, &folder, &names);
+                    }
+                }
+                found
+            });
+            let found = found.await.unwrap_or_default();
+            ctx.send(super::event::Event::Recovered(found)).await;
+        });
+    }
+
+    pub(super) fn recovered(&mut self, found: Vec<(DropId, PathBuf)>, now: crate::domain::ids::Mono) {
+        self.recovering = false;
+        for (id, working) in found {
+            if let Some(work) = self.works.get_mut(&id) {
+                work.lost = None;
+                work.open.drop.working = working;
+                tracing::info!(drop = %work.place, "its originals are there again");
+                let open = work.open.clone();
+                self.note_in_work(&open, now);
+                self.advance(id, now);
+            }
+        }
+    }
+}
+
+fn workings(ctx: &Ctx) -> Vec<PathBuf> {
+    let both = std::iter::once(ctx.site.working.clone()).chain(ctx.site.other_working.clone());
+    both.filter(|w| w.is_dir()).collect()
+}
+
+/// The files in working that belong to a row.
+fn places(row: &OpenDrop) -> impl Iterator<Item = (PathBuf, PathBuf)> + '_ {
+    let moving = row.drop.members.iter().filter(|m| m.moves);
+    moving.map(|m| (row.drop.working.clone(), row.drop.folder.as_path().join(&m.name)))
+}
+
 fn state(e: impl std::fmt::Display) -> EngineError {
     EngineError::State(e.to_string())
 }
 
 fn recover_all(ctx: &Ctx, good: bool) -> Result<Vec<(OpenDrop, Option<String>)>, EngineError> {
     let site = &ctx.site;
-    let workings: Vec<PathBuf> =
-        std::iter::once(site.working.clone()).chain(site.other_working.clone()).filter(|w| w.is_dir()).collect();
+    let workings = workings(ctx);
     let mut temporaries = Vec::new();
     for root in workings.iter().chain([&site.outbox, &site.archive, &site.errors]) {
         temporaries.extend(sweep(root).map_err(state)?.temporaries);
     }
+    let open = ctx.ledger.call_blocking(|l| l.open_drops())??;
+    seal_what_came_whole(ctx, &open);
     ctx.spool.sweep_parts().map_err(state)?;
 
-    let open = ctx.ledger.call_blocking(|l| l.open_drops())??;
     let mut found = Vec::new();
     let mut ours: HashSet<(PathBuf, PathBuf)> = HashSet::new();
     for mut row in open {
@@ -106,18 +165,16 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<Vec<(OpenDrop, Option<String>)>,
             }
             Originals::Missing(why) => Some(why),
         };
-        for member in row.drop.members.iter().filter(|m| m.moves) {
-            ours.insert((row.drop.working.clone(), row.drop.folder.as_path().join(&member.name)));
-        }
+        ours.extend(places(&row));
         recover_shots(ctx, &mut row)?;
         found.push((row, lost));
     }
     let known: HashSet<DropId> = found.iter().map(|(row, _)| row.drop.id).collect();
     rescue_pictures(ctx, &known, &temporaries)?;
     for working in &workings {
-        for (folder, names) in strays(working, &ours)? {
+        for (folder, names) in strays(working, &ours) {
             if good {
-                bring_back(ctx, working, &folder, &names)?;
+                bring_back(ctx, working, &folder, &names);
             } else {
                 found.push((give_to_errors(ctx, working, &folder, &names)?, None));
             }
@@ -126,6 +183,25 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<Vec<(OpenDrop, Option<String>)>,
     // From now on a file in working without a row was surely never sent.
     ctx.ledger.call_blocking(|l| l.trust())??;
     Ok(found)
+}
+
+/// A picture that came whole in the last moment before a stop is sealed: it was received.
+fn seal_what_came_whole(ctx: &Ctx, open: &[OpenDrop]) {
+    for row in open {
+        for shot in &row.drop.shots {
+            let on_its_way = matches!(shot.state, ShotState::Sending { .. } | ShotState::Answered { .. });
+            let whole = || {
+                let file = std::fs::File::open(ctx.spool.part_path(row.drop.id, shot.no)).ok()?;
+                deliver::extension(&reference::check(&file).ok()?).ok()
+            };
+            if on_its_way
+                && whole().is_some()
+                && let Err(e) = ctx.spool.seal(row.drop.id, shot.no)
+            {
+                tracing::warn!(error = %e, "a picture that came whole before the stop could not be kept");
+            }
+        }
+    }
 }
 
 /// Where a row's originals are; those that a power cut put back into the inbox are claimed again.
@@ -256,10 +332,16 @@ fn free_name(ctx: &Ctx, rel: &RelPath, stem: &OsStr, suffix: &str) -> Result<OsS
 
 /// Files in working that belong to no row, by folder and by what belongs together: sidecars first, the
 /// picture last. Dotfiles are the daemon's.
-fn strays(working: &Path, ours: &HashSet<(PathBuf, PathBuf)>) -> Result<Vec<(RelPath, Vec<OsString>)>, EngineError> {
+fn strays(working: &Path, ours: &HashSet<(PathBuf, PathBuf)>) -> Vec<(RelPath, Vec<OsString>)> {
     let mut groups: BTreeMap<(RelPath, Vec<u8>), Vec<OsString>> = BTreeMap::new();
     for entry in walkdir::WalkDir::new(working).follow_links(false).sort_by_file_name() {
-        let entry = entry.map_err(state)?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(e) => {
+                tracing::warn!(error = %e, "a folder in working can't be read; what lies there stays");
+                continue;
+            }
+        };
         let Some(rel) = RelPath::below(working, entry.path()) else { continue };
         let Some(name) = rel.name() else { continue };
         let hidden = name.as_encoded_bytes().starts_with(b".");
@@ -273,13 +355,13 @@ fn strays(working: &Path, ours: &HashSet<(PathBuf, PathBuf)>) -> Result<Vec<(Rel
         let key = format!("{:?}", group_key(name)).into_bytes();
         groups.entry((folder, key)).or_default().push(name.to_owned());
     }
-    Ok(groups
+    groups
         .into_iter()
         .map(|((folder, _), mut names)| {
             names.sort_by_key(|name| role(&folder, name) == Role::Picture);
             (folder, names)
         })
-        .collect())
+        .collect()
 }
 
 fn role(folder: &RelPath, name: &OsStr) -> Role {
@@ -290,8 +372,15 @@ fn role(folder: &RelPath, name: &OsStr) -> Role {
     }
 }
 
-/// Never sent: back into the inbox, under a free number where the name is taken by now.
-fn bring_back(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString]) -> Result<(), EngineError> {
+/// Never sent: back into the inbox, under a free number where the name is taken by now. What can't be brought
+/// back stays in working until the next time.
+fn bring_back(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString]) {
+    if let Err(e) = try_to_bring_back(ctx, working, folder, names) {
+        tracing::warn!(error = %e, "what was claimed and never sent can't go back into the inbox; it stays in working until the next start");
+    }
+}
+
+fn try_to_bring_back(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString]) -> Result<(), EngineError> {
     let lead = names.last().cloned().unwrap_or_default();
     let stem = Path::new(&lead).file_stem().map(OsStr::to_os_string).unwrap_or_default();
     let set = SetNames::new(&stem, names);

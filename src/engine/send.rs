@@ -3,7 +3,7 @@
 //! The order is the promise: room is looked at, the drop is moved into `working/`, its row and its first send
 //! are committed, and only then does a byte of the paid request leave the machine.
 
-use crate::domain::ids::{DropId, ShotNo, show};
+use crate::domain::ids::{DropId, ShotNo};
 use crate::domain::life::{Shot, ShotEvent};
 use crate::domain::params::Key;
 use crate::ledger::{Limits, Member, NewDrop, OpenDrop, Role, Sent};
@@ -18,8 +18,8 @@ use super::frozen::{Frozen, Reference};
 use super::plan::{self, NoReference};
 
 /// Why a drop was not started, with what has to be undone already undone.
-async fn not_started(ctx: &Ctx, candidate: crate::domain::arrivals::Candidate, why: NotStarted) {
-    ctx.send(Event::NotStarted { candidate, why }).await;
+async fn not_started(ctx: &Ctx, candidate: crate::domain::arrivals::Candidate, why: NotStarted, sends: bool) {
+    ctx.send(Event::NotStarted { candidate, why, sends }).await;
 }
 
 fn limits(ctx: &Ctx) -> Limits {
@@ -58,7 +58,7 @@ pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
         continues: known.as_ref().map(|known| known.id),
     };
     if let Err(why) = claim_drop(&ctx, &candidate, in_flight).await {
-        return not_started(&ctx, candidate, why).await;
+        return not_started(&ctx, candidate, why, true).await;
     }
     let (row, moment, bounds) = (drop.clone(), ctx.clock.moment(), limits(&ctx));
     let begun = ctx.record(move |l| l.begin(&row, Some(first), bounds, &moment)).await;
@@ -69,7 +69,7 @@ pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
     };
     if let Some(why) = why {
         give_up_claim(&ctx, &drop).await;
-        return not_started(&ctx, candidate, why).await;
+        return not_started(&ctx, candidate, why, true).await;
     }
     let notes = known.map(|known| known.notes).unwrap_or_default();
     take_notes_away(&ctx, &drop, notes).await;
@@ -119,12 +119,12 @@ pub(super) async fn bury(
         continues: None,
     };
     if let Err(why) = claim_drop(&ctx, &candidate, 1).await {
-        return not_started(&ctx, candidate, why).await;
+        return not_started(&ctx, candidate, why, false).await;
     }
     let (row, moment) = (drop.clone(), ctx.clock.moment());
     if let Err(e) = ctx.record(move |l| l.begin(&row, None, Limits::default(), &moment)).await {
         give_up_claim(&ctx, &drop).await;
-        return not_started(&ctx, candidate, NotStarted::Environment(e.to_string())).await;
+        return not_started(&ctx, candidate, NotStarted::Environment(e.to_string()), false).await;
     }
     let open = OpenDrop { drop, claimed: ctx.clock.wall(), number: None, filing: None };
     ctx.send(Event::Started {
@@ -270,10 +270,10 @@ async fn call(ctx: &Ctx, id: DropId, shot: &Shot, frozen: &Frozen, prepared: Opt
 }
 
 /// Uploads the reference of a drop in work again, past the cache, and freezes the new URL.
-pub(super) async fn upload_again(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot: Shot) {
+pub(super) async fn upload_again(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot: Shot, refusal: String) {
     let (id, no) = (open.drop.id, shot.no);
     let done = renew(&ctx, &open, frozen, shot).await;
-    ctx.send(Event::Reuploaded { drop: id, shot: no, done }).await;
+    ctx.send(Event::Reuploaded { drop: id, shot: no, refusal, done }).await;
 }
 
 async fn renew(
@@ -282,7 +282,7 @@ async fn renew(
     frozen: Frozen,
     shot: Shot,
 ) -> Result<(Shot, Frozen), crate::domain::verdict::Verdict> {
-    use crate::domain::verdict::Verdict;
+    use crate::domain::verdict::{Billed, Verdict};
     let retry = |message: String| Verdict::Retry { message, trouble: false };
     let id = open.drop.id;
     if let Reference::Uploaded { key, .. } = &frozen.reference
@@ -298,7 +298,9 @@ async fn renew(
         blocking(move || plan::reopen(&again, &working, &folder, &member)).await.and_then(|r| r).map_err(retry)?;
     let reference = plan::upload(ctx, picture, true).await.map_err(|e| match e {
         NoReference::Upload(verdict) => verdict,
-        NoReference::Drop(message) | NoReference::Environment(message) => Verdict::Retry { message, trouble: false },
+        // A picture that can't be prepared any more ends with the first refusal.
+        NoReference::Drop(message) => Verdict::Fault { message, billed: Billed::No, maybe_stale_reference: false },
+        NoReference::Environment(message) => retry(message),
     })?;
     let frozen = Frozen { reference, ..frozen };
     let text = frozen.to_text();
@@ -306,16 +308,16 @@ async fn renew(
     Ok((Shot { reuploaded: true, ..shot }, frozen))
 }
 
-/// The prepared picture of a drop in inline mode, made again after a restart.
-pub(super) async fn prepare_again(ctx: &Ctx, open: &OpenDrop) -> Result<Option<Prepared>, String> {
+/// The prepared picture of a drop that was frozen to travel inline, made again after a restart.
+pub(super) async fn prepare_again(ctx: &Ctx, open: &OpenDrop) -> Result<Option<Prepared>, Answer> {
     let Some(member) = open.drop.members.iter().find(|m| m.role == Role::Picture).cloned() else { return Ok(None) };
     let (again, working, folder) = (ctx.clone(), open.drop.working.clone(), open.drop.folder.clone());
-    let name = member.name.clone();
-    let picture = blocking(move || plan::reopen(&again, &working, &folder, &member)).await.and_then(|r| r)?;
-    match plan::picture_reference(ctx, picture, &open.drop.folder, &name).await {
-        Ok((_, prepared)) => Ok(prepared),
-        Err(NoReference::Drop(why) | NoReference::Environment(why)) => Err(why),
-        Err(NoReference::Upload(_)) => Err(format!("{} could not be prepared", show(&name))),
+    let picture = blocking(move || plan::reopen(&again, &working, &folder, &member)).await.and_then(|r| r);
+    match plan::inline(ctx, picture.map_err(Answer::Never)?).await {
+        Ok((_, prepared)) => Ok(Some(prepared)),
+        Err(NoReference::Drop(why)) => Err(Answer::Never(why)),
+        Err(NoReference::Environment(why)) => Err(Answer::NotSent(why)),
+        Err(NoReference::Upload(verdict)) => Err(Answer::NotSent(crate::domain::answer::message(&verdict).to_owned())),
     }
 }
 

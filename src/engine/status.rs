@@ -102,7 +102,7 @@ impl Engine {
                 until: None,
             });
         }
-        let pause = self.gate.paused()?;
+        let pause = self.gate.paused().filter(|_| !self.is_over_but_for_the_proof())?;
         let reason = if pause.message.is_empty() {
             pause.why.text().to_owned()
         } else {
@@ -185,7 +185,14 @@ impl Engine {
             pid: (!ended).then(std::process::id),
             updated: Some(self.ctx.clock.wall()),
         };
-        self.publish.send_replace(status);
+        // Nothing new is no news.
+        self.publish.send_if_modified(|old| {
+            let same = *old == Status { updated: old.updated, ..status.clone() };
+            if !same {
+                *old = status;
+            }
+            !same
+        });
     }
 }
 

@@ -10,7 +10,7 @@ use crate::domain::life::{Shot, ShotEvent, ShotState, may_go_back};
 use crate::domain::verdict::Billed;
 use crate::ledger::OpenDrop;
 
-use super::event::{Fetched, FiledAs, KeepFault, Prepared, Stepped};
+use super::event::{Back, Fetched, FiledAs, KeepFault, Prepared, Stepped};
 use super::frozen::Frozen;
 use super::{Engine, LOOK_AGAIN, deliver, file, send};
 
@@ -33,8 +33,8 @@ pub(super) struct Work {
     pub lost: Option<String>,
     /// It could not go back into the inbox, where its name is taken: it stays due.
     pub stays: bool,
-    /// When each fetch may be tried again, and how often it was.
-    pub fetches: std::collections::HashMap<ShotNo, (u32, Mono)>,
+    /// How often each fetch was tried, when it may be again, and when it was first.
+    pub fetches: std::collections::HashMap<ShotNo, (u32, Mono, Mono)>,
     /// Since when it is in its present state, for `status`.
     pub since: Timestamp,
 }
@@ -98,17 +98,22 @@ impl Engine {
     /// Sets what follows from where a drop's shots stand going.
     pub(super) fn advance(&mut self, id: DropId, now: Mono) {
         let Some(work) = self.works.get_mut(&id) else { return };
-        if work.closing || self.blocked.get(&id).is_some_and(|(_, at)| *at > now) {
+        match self.blocked.get_mut(&id) {
+            Some((_, Some(at))) if *at > now => return,
+            // It counts as blocked until a try went well.
+            Some((_, at)) => *at = None,
+            None => {}
+        }
+        if work.closing {
             return;
         }
-        self.blocked.remove(&id);
         let mut todo = Vec::new();
         for shot in &work.open.drop.shots {
             if work.busy.contains(&shot.no) {
                 continue;
             }
             match &shot.state {
-                ShotState::Answered { .. } if work.fetches.get(&shot.no).is_none_or(|(_, at)| *at <= now) => {
+                ShotState::Answered { .. } if work.fetches.get(&shot.no).is_none_or(|(_, at, _)| *at <= now) => {
                     todo.push(shot.clone())
                 }
                 ShotState::Received { .. } | ShotState::Publishing { .. } => todo.push(shot.clone()),
@@ -210,7 +215,6 @@ impl Engine {
     }
 
     pub(super) fn fetched(&mut self, id: DropId, no: ShotNo, fetched: Fetched, now: Mono) {
-        let wall = self.ctx.clock.wall();
         let Some(work) = self.works.get_mut(&id) else { return };
         let fail = |reason: String| ShotEvent::Fail { reason, billed: Billed::Yes };
         match fetched {
@@ -221,17 +225,14 @@ impl Engine {
             }
             Fetched::Refused(why) => self.step(id, no, fail(format!("its address is not one that is fetched: {why}"))),
             Fetched::Later(why) | Fetched::NotAPicture(why) => {
-                let since = work.shot(no).and_then(|s| match &s.state {
-                    ShotState::Answered { since, .. } => Some(*since),
-                    _ => None,
-                });
-                let age =
-                    since.map_or(FETCH_FOR, |since| Duration::try_from(wall.duration_since(since)).unwrap_or_default());
-                if age >= FETCH_FOR {
+                // Counted from the first try of this run, so that neither a machine that was off nor a wall
+                // clock that was set ends it.
+                let (tries, _, first) = work.fetches.get(&no).copied().unwrap_or((0, now, now));
+                if now.since(first) >= FETCH_FOR && !self.gate.is_offline() {
                     return self.step(id, no, fail(format!("it could not be fetched for an hour: {why}")));
                 }
                 work.busy.remove(&no);
-                let tries = work.fetches.get(&no).map_or(0, |(tries, _)| *tries) + 1;
+                let tries = tries + 1;
                 let retry = &self.ctx.config.retry;
                 let delay = crate::domain::pace::backoff(
                     tries,
@@ -239,14 +240,15 @@ impl Engine {
                     Duration::from_secs(120),
                     1.0,
                 );
-                work.fetches.insert(no, (tries, now + delay));
+                work.fetches.insert(no, (tries, now + delay, first));
                 if tries == 1 {
                     tracing::warn!(drop = %work.place, why = %why, "the picture could not be fetched yet; it is tried for an hour");
                 }
             }
             Fetched::Environment(why) => {
                 work.busy.remove(&no);
-                work.fetches.insert(no, (0, now + LOOK_AGAIN));
+                let first = work.fetches.get(&no).map_or(now, |(_, _, first)| *first);
+                work.fetches.insert(no, (0, now + LOOK_AGAIN, first));
                 self.our_trouble(&why, now);
             }
         }
@@ -267,6 +269,7 @@ impl Engine {
                 }
                 work.set(shot);
                 work.since = self.ctx.clock.wall();
+                self.blocked.remove(&id);
                 self.usage_wanted = true;
                 self.advance(id, now);
             }
@@ -280,7 +283,7 @@ impl Engine {
         if let Some(work) = self.works.get_mut(&id) {
             work.closing = false;
             let place = work.place.clone();
-            self.blocked.insert(id, (why.to_owned(), now + LOOK_AGAIN));
+            self.blocked.insert(id, (why.to_owned(), Some(now + LOOK_AGAIN)));
             self.warn_once(&format!(
                 "{place} cannot be put where it belongs; it is tried again, and nothing new is sent meanwhile: {why}"
             ));
@@ -303,6 +306,7 @@ impl Engine {
             Ok(FiledAs::Missing(why)) => {
                 work.closing = false;
                 work.lost = Some(why.clone());
+                self.blocked.remove(&id);
                 tracing::error!(drop = %work.place, "{why}; its row stays open until a person closes it (reimagined retry)");
                 let ids = (work.open.drop.folder.clone(), work.open.drop.stem.clone());
                 self.arrivals.filed(&ids.0, &ids.1, now);
@@ -351,29 +355,37 @@ impl Engine {
         }
     }
 
-    pub(super) fn went_back(&mut self, id: DropId, back: Result<bool, String>, now: Mono) {
+    pub(super) fn went_back(&mut self, id: DropId, back: Result<Back, String>, now: Mono) {
         let Some(work) = self.works.get_mut(&id) else { return };
+        work.closing = false;
         match back {
-            Ok(true) => {
+            Ok(Back::Stays) => work.stays = true,
+            Ok(Back::Reborn(open)) => {
+                if let Some(mut work) = self.works.remove(&id) {
+                    let new = open.drop.id;
+                    work.open = *open;
+                    work.stays = true;
+                    self.works.insert(new, work);
+                    self.work_order.iter_mut().filter(|other| **other == id).for_each(|other| *other = new);
+                }
+            }
+            Ok(Back::InInbox) => {
                 tracing::info!(drop = %work.place, "back in the inbox, unsent");
-                let (folder, stem) = (work.open.drop.folder.clone(), work.open.drop.stem.clone());
-                self.works.remove(&id);
-                self.work_order.retain(|other| *other != id);
-                self.arrivals.returned(&folder, &stem, now);
+                self.forget_returned(id, now);
                 // Where events come, the rename itself tells.
                 self.rescan_wanted |= self.watcher.is_none();
             }
-            Ok(false) => {
-                work.closing = false;
-                work.stays = true;
-            }
             Err(why) => {
                 tracing::error!(drop = %work.place, error = %why, "could not go back into the inbox; the next start brings it back");
-                let (folder, stem) = (work.open.drop.folder.clone(), work.open.drop.stem.clone());
-                self.works.remove(&id);
-                self.work_order.retain(|other| *other != id);
-                self.arrivals.returned(&folder, &stem, now);
+                self.forget_returned(id, now);
             }
+        }
+    }
+
+    fn forget_returned(&mut self, id: DropId, now: Mono) {
+        self.work_order.retain(|other| *other != id);
+        if let Some(work) = self.works.remove(&id) {
+            self.arrivals.returned(&work.open.drop.folder, &work.open.drop.stem, now);
         }
     }
 

@@ -163,6 +163,18 @@ pub fn unclaim(working: &Path, inbox: &Path, rel: &RelPath, members: &[OsString]
     Ok(returned)
 }
 
+/// Which of these names, of files that lie in working, are taken in the inbox by others, ignoring case.
+pub fn taken(working: &Path, inbox: &Path, rel: &RelPath, members: &[OsString]) -> Result<Vec<OsString>, OutboxError> {
+    let Some(from) = Folder::existing(working, rel)? else { return Ok(Vec::new()) };
+    let mut present = Vec::new();
+    for name in members {
+        if let Some(entry) = from.look(name)? {
+            present.push((name.as_os_str(), entry.facts));
+        }
+    }
+    taken_in(inbox, rel, &present)
+}
+
 /// Which of these names stand in the inbox, ignoring case, as other files.
 fn taken_in(inbox: &Path, rel: &RelPath, members: &[(&OsStr, Facts)]) -> Result<Vec<OsString>, OutboxError> {
     let Some(to) = Folder::existing(inbox, rel)? else { return Ok(Vec::new()) };

@@ -74,7 +74,7 @@ pub(super) fn is_prompts(drop: &NewDrop) -> bool {
 /// A drop is claimed: what it continues is used up, and a failure whose files it brings counts no more.
 pub(super) fn files_came_back(tx: &Transaction<'_>, drop: &NewDrop) -> Result<(), Fault> {
     if let Some(id) = drop.continues {
-        tx.prepare_cached("UPDATE drops SET used = 1 WHERE id = ?1")?.execute([id.0])?;
+        tx.prepare_cached("UPDATE drops SET used = 1 WHERE id = ?1 AND used = 0")?.execute([id.0])?;
         return Ok(());
     }
     // One at most: two copies that failed are two failures until both came back. And it stays known: the

@@ -47,7 +47,7 @@ impl Failure {
     /// Tells the person, and gives the code to end with.
     pub fn tell(&self) -> ExitCode {
         if !self.text.is_empty() {
-            term::complain(&self.text);
+            term::complain(&format!("{}\n", self.text.trim_end()));
         }
         ExitCode::from(self.code as u8)
     }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use crate::config::{self, Config};
 use crate::domain::arrivals::{How, PresetQuery, PresetState, Rules};
-use crate::domain::ids::{Mono, RelPath, show};
+use crate::domain::ids::{Mono, RelPath};
 use crate::domain::kinds::NameKind;
 use crate::inbox::{self, Backend, HINT_CAP, HintHow, Report, Setting, Watcher};
 
 use super::event::{Chain, Event, InboxNow, Looked};
-use super::read::resolve_folder;
+use super::read::folder_state;
 use super::site::Site;
 use super::{Engine, LOOK_AGAIN, look_at_inbox};
 
@@ -262,7 +262,7 @@ impl Engine {
             let ctx = self.ctx.clone();
             self.spawn(async move {
                 let (config, inbox, asked) = (ctx.config.clone(), ctx.site.inbox.clone(), query.folder.clone());
-                let state = super::ctx::blocking(move || preset_state(&config, &inbox, &asked, &chain)).await;
+                let state = super::ctx::blocking(move || folder_state(&config, &inbox, &asked, &chain)).await;
                 let state = state.unwrap_or_else(|reason| PresetState::Broken { reason });
                 ctx.send(Event::Preset { query, state }).await;
             });
@@ -338,21 +338,4 @@ impl Engine {
 fn ignore(config: &Arc<Config>) -> impl Fn(&Path) -> bool + Send + Sync + 'static {
     let config = Arc::clone(config);
     move |path: &Path| RelPath::new(path).is_some_and(|path| config.watch.ignore.matches(&path))
-}
-
-fn preset_state(config: &Config, inbox: &Path, folder: &RelPath, chain: &Chain) -> PresetState {
-    match resolve_folder(config, inbox, chain) {
-        Ok((_, resolved)) => PresetState::Ok {
-            sidecar: resolved.sidecar(),
-            reference: resolved.reference(),
-            enabled: resolved.enabled(),
-            priority: resolved.priority(),
-        },
-        // An outer folder's preset stops its subtree by itself.
-        Err((at, _)) if at != *folder => PresetState::default(),
-        Err((at, reason)) => {
-            let file = show(at.as_path().as_os_str());
-            PresetState::Broken { reason: if reason.contains("preset") { reason } else { format!("{file}: {reason}") } }
-        }
-    }
 }

@@ -158,14 +158,20 @@ fn public(
     folder: &RelPath,
     name: &std::ffi::OsStr,
 ) -> Result<Reference, NoReference> {
-    if let Whole::Whole { format, .. } = whole
-        && !matches!(format, Format::Jpeg | Format::Png | Format::WebP)
-    {
-        return Err(NoReference::Drop(format!(
-            "a {format:?} can't be served as it is: with [reference] mode = \"public_url\" only JPEG, PNG and WebP are sent"
-        )));
+    match not_servable(whole) {
+        Some(why) => Err(NoReference::Drop(why)),
+        None => Ok(Reference::Public { url: public_url(url_base, folder, name) }),
     }
-    Ok(Reference::Public { url: public_url(url_base, folder, name) })
+}
+
+/// Why a picture can't be sent as it is served (`mode = "public_url"`); `None` if it can.
+pub fn not_servable(whole: &Whole) -> Option<String> {
+    match whole {
+        Whole::Whole { format, .. } if !matches!(format, Format::Jpeg | Format::Png | Format::WebP) => Some(format!(
+            "a {format:?} can't be served as it is: with [reference] mode = \"public_url\" only JPEG, PNG and WebP are sent"
+        )),
+        _ => None,
+    }
 }
 
 /// `url_base` and the percent-encoded path below the inbox.

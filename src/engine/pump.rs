@@ -13,6 +13,7 @@ use crate::ledger::{Member, OpenDrop};
 
 use super::event::{Event, NotStarted, Plan, Prepared};
 use super::frozen::Frozen;
+use super::read::FOREIGN;
 use super::works::Work;
 use super::{Engine, Planning, answers, plan, send};
 
@@ -257,9 +258,7 @@ impl Engine {
     fn reject(&mut self, now: Mono) {
         for candidate in self.arrivals.rejects(now, 8) {
             let reason = match &candidate.kind {
-                CandidateKind::Foreign => {
-                    "this is no kind of file that is taken: pictures (.jpg .jpeg .png .webp .tif .tiff .bmp .gif) and sidecars (.txt .toml .json) are".to_owned()
-                }
+                CandidateKind::Foreign => FOREIGN.to_owned(),
                 CandidateKind::LateSidecar { after, sent_unix_ms } => late(after, *sent_unix_ms),
                 CandidateKind::Failed(failure) => failure.to_string(),
                 CandidateKind::Picture | CandidateKind::PromptOnly => continue,

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use crate::config::{self, Config};
-use crate::domain::arrivals::{Candidate, Member as Found};
+use crate::domain::arrivals::{Candidate, Member as Found, PresetState};
 use crate::domain::ids::{Facts, Fingerprint, RelPath, show};
 use crate::domain::kinds::SidecarKind;
 use crate::domain::preset::{Layer, Resolved, merge};
@@ -16,6 +16,9 @@ use crate::ledger::{Member, Role};
 use crate::outbox::OutboxError;
 use crate::outbox::folder::Folder;
 use crate::reference::{self, Whole};
+
+/// Why a file that is neither picture nor sidecar goes to errors.
+pub const FOREIGN: &str = "this is no kind of file that is taken: pictures (.jpg .jpeg .png .webp .tif .tiff .bmp .gif) and sidecars (.txt .toml .json) are";
 
 /// A folder and the spelling of the preset file in it, if it has one.
 pub type PresetFile = (RelPath, Option<OsString>);
@@ -115,6 +118,24 @@ pub fn resolve_folder(
     }
     let resolved = merge(&layers, &config.rules()).map_err(|faults| (at, faults.to_string()))?;
     Ok((layers, resolved))
+}
+
+/// How the presets of `chain` want `folder`, its last, treated.
+pub fn folder_state(config: &Config, inbox: &Path, folder: &RelPath, chain: &[PresetFile]) -> PresetState {
+    match resolve_folder(config, inbox, chain) {
+        Ok((_, resolved)) => PresetState::Ok {
+            sidecar: resolved.sidecar(),
+            reference: resolved.reference(),
+            enabled: resolved.enabled(),
+            priority: resolved.priority(),
+        },
+        // An outer folder's preset stops its subtree by itself.
+        Err((at, _)) if at != *folder => PresetState::default(),
+        Err((at, reason)) => {
+            let file = show(at.as_path().as_os_str());
+            PresetState::Broken { reason: if reason.contains("preset") { reason } else { format!("{file}: {reason}") } }
+        }
+    }
 }
 
 /// Reads `candidate` as it lies below `inbox`.

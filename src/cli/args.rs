@@ -168,7 +168,8 @@ pub struct Run {
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "Examples:\n  reimagined check\n  reimagined check --offline\n  \
         reimagined check ~/reimagine/inbox/autumn-cafe/terrace.jpg\n\n\
-        Exit codes: 0 good; 2 something is wrong with the configuration, a preset or the key.")]
+        Exit codes: 0 good; 2 something is wrong with the configuration, a preset, a folder or the key, or the\n\
+        drop would go to errors; 4 the service can't be reached or there are no credits.")]
 pub struct Check {
     /// A drop, by its picture or a sidecar, or a folder of the inbox
     #[arg(value_name = "PATH")]
@@ -191,7 +192,8 @@ pub struct Status {
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "Examples:\n  reimagined retry ~/reimagine/errors/autumn-cafe/terrace.jpg\n  \
         reimagined retry ~/reimagine/errors/autumn-cafe\n  reimagined retry --all\n\n\
-        A shot that may have been billed, says the note, is sent and paid for again.")]
+        A shot that may have been billed, says the note, is sent and paid for again.\n\n\
+        Exit codes: 0 good, also if there is nothing to retry; 1 some could not be moved; 2 a path is no drop.")]
 pub struct Retry {
     /// Drops below errors, by their picture, sidecar or note, or whole folders
     #[arg(value_name = "PATH", required_unless_present = "all", conflicts_with = "all")]

@@ -1,9 +1,12 @@
 //! The command line: one file per command, what is printed, and exit codes.
 
 pub mod args;
+pub mod check;
 pub mod completions;
 pub mod exit;
+pub mod init;
 pub mod man;
+pub mod retry;
 pub mod run;
 pub mod sandbox;
 pub mod setup;
@@ -21,8 +24,11 @@ use exit::Failure;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
+        Command::Init(init) => init::run(&cli.global, &init),
         Command::Run(run) => run::run(&cli.global, &run),
+        Command::Check(check) => check::run(&cli.global, &check),
         Command::Status(status) => status::run(&cli.global, &status),
+        Command::Retry(retry) => retry::run(&cli.global, &retry),
         Command::Sandbox(sandbox) => sandbox::run(&cli.global, &sandbox),
         Command::Completions(completions) => completions::print(completions.shell).map_err(Failure::from),
         Command::Man(_) => man::print().map_err(Failure::from),

@@ -1,14 +1,16 @@
 //! `reimagined run`: the daemon, in the foreground; and `run --once`.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::domain::status::Status;
-use crate::engine::{Control, Deps, Ended, Engine, EngineError, Hooks, Locked, client_settings};
+use crate::engine::{Control, Deps, Ended, Engine, EngineError, Hooks, KeyRing, Locked, client_settings};
 use crate::ledger::LedgerError;
 use crate::ledger::thread::LedgerThread;
 use crate::segmind::Client;
@@ -29,7 +31,12 @@ pub fn run(global: &Global, args: &Run) -> Result<(), Failure> {
         .map_err(|e| Failure::usage(e.to_string()))?;
     let config = setup::configuration(global)?;
     let runtime = runtime()?;
-    let ended = runtime.block_on(daemon(config, args.once, progress));
+    let ended = runtime.block_on(async {
+        // Caught from the first moment on, so that no signal finds the default action half-way.
+        let mut signals = signals()?;
+        let keys = setup::keys(&config);
+        daemon(config, keys, &mut signals, args.once, progress).await
+    });
     runtime.shutdown_timeout(Duration::from_secs(2));
     let ended = ended?;
     if let Some(why) = &ended.stopped_for {
@@ -52,11 +59,21 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|e| Failure::unexpected(format!("no threads to run on: {e}")))
 }
 
+/// The signals to this process, to be made once: those of a second time would not be told apart from the second
+/// signal that ends it at once.
+pub fn signals() -> Result<Signals, Failure> {
+    Signals::new().map_err(|e| Failure::unexpected(format!("signals can't be caught: {e}")))
+}
+
 /// The daemon over one configuration. Takes the lock of the state directory, opens the ledger, runs the
 /// engine, and tells systemd and the status file what it does.
-pub async fn daemon(config: Config, once: bool, progress: Option<Progress>) -> Result<Ended, Failure> {
-    // Caught from the first moment on, so that no signal finds the default action half-way.
-    let mut signals = Signals::new().map_err(|e| Failure::unexpected(format!("signals can't be caught: {e}")))?;
+pub async fn daemon(
+    config: Config,
+    keys: Arc<KeyRing>,
+    signals: &mut Signals,
+    once: bool,
+    progress: Option<Progress>,
+) -> Result<Ended, Failure> {
     let state_dir = setup::state_dir(&config)?;
     std::fs::create_dir_all(&state_dir)
         .map_err(|e| Failure::usage(format!("the state directory {} cannot be made: {e}", state_dir.display())))?;
@@ -65,7 +82,6 @@ pub async fn daemon(config: Config, once: bool, progress: Option<Progress>) -> R
     let ledger = LedgerThread::start(Box::new(ledger)).map_err(|e| Failure::unexpected(e.to_string()))?;
     let client = Client::new(client_settings(&config)).map_err(|e| Failure::usage(e.to_string()))?;
     let file = config.file.clone();
-    let keys = setup::keys(&config);
     if let Err(e) = keys.read() {
         // The engine pauses for it, and goes on when it comes.
         tracing::warn!("{e}. {}", setup::how_to_give_a_key());
@@ -87,18 +103,22 @@ pub async fn daemon(config: Config, once: bool, progress: Option<Progress>) -> R
     let (control, controlled) = mpsc::channel(16);
     let (publish, published) = watch::channel(Status::default());
     let watcher = tokio::spawn(tell(published, state_dir.clone(), progress));
-    let asking = async move {
+    let asking = async {
         while let Some(signal) = signals.next().await {
             ask(&control, signal, &file).await;
         }
+        std::future::pending::<Infallible>().await
     };
-    let asking = tokio::spawn(asking);
-    let engine = Engine::start(deps, controlled, publish).await.map_err(|e| failed(&e))?;
-    let ended = match engine {
-        Some(engine) => engine.run().await,
-        None => Ended::default(),
+    let working = async {
+        match Engine::start(deps, controlled, publish).await.map_err(|e| failed(&e))? {
+            Some(engine) => Ok::<_, Failure>(engine.run().await),
+            None => Ok(Ended::default()),
+        }
     };
-    asking.abort();
+    let ended = tokio::select! {
+        ended = working => ended?,
+        never = asking => match never {},
+    };
     // Ends when the engine's side of the status is gone.
     let _ = watcher.await;
     tokio::task::spawn_blocking(move || ledger.join()).await.ok();

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod check;
 pub mod completions;
+pub mod demo;
 pub mod exit;
 pub mod init;
 pub mod man;
@@ -30,6 +31,7 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status::run(&cli.global, &status),
         Command::Retry(retry) => retry::run(&cli.global, &retry),
         Command::Sandbox(sandbox) => sandbox::run(&cli.global, &sandbox),
+        Command::Demo(demo) => demo::run(&cli.global, &demo),
         Command::Completions(completions) => completions::print(completions.shell).map_err(Failure::from),
         Command::Man(_) => man::print().map_err(Failure::from),
         other => Err(Failure::unexpected(format!("not built yet: {other:?}"))),

@@ -88,7 +88,7 @@ fn judge(place: &Place, ended: &Ended, made: usize) -> Result<(), Failure> {
     }
     if ended.failed > 0 || ended.broken_presets {
         let errors = place.errors();
-        let text = format!("something failed; the notes in {} and the log say why.\n", report::shown(&errors));
+        let text = format!("something failed; the notes in {} and the log say why", report::shown(&errors));
         return Err(Failure::new(Code::SomeFailed, text));
     }
     if made < place::DROPS {

@@ -54,17 +54,15 @@ impl Place {
             let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent).map_err(fail)?;
             return Ok(Self { dir: std::path::absolute(made.keep()).map_err(fail)? });
         };
-        let fail = |e: io::Error| Failure::usage(format!("{}: {e}: name another folder with --dir\n", shown(dir)));
+        let fail = |e: io::Error| Failure::usage(format!("{}: {e}: name another folder with --dir", shown(dir)));
         fs::create_dir_all(dir).map_err(fail)?;
         let place = Self { dir: std::path::absolute(dir).map_err(fail)? };
         if fs::read_dir(&place.dir).map_err(fail)?.next().is_some() && !place.is_a_demos() {
             let dir = shown(dir);
-            return Err(Failure::usage(format!(
-                "{dir} is neither empty nor a demo's: name another folder with --dir\n"
-            )));
+            return Err(Failure::usage(format!("{dir} is neither empty nor a demo's: name another folder with --dir")));
         }
         if let Ok(Probe::Held(_)) = lock::probe(&place.dir.join("state").join(STATE_LOCK)) {
-            let text = format!("a demo runs in {} already: end it, or name another folder with --dir\n", shown(dir));
+            let text = format!("a demo runs in {} already: end it, or name another folder with --dir", shown(dir));
             return Err(Failure::new(Code::Held, text));
         }
         Ok(place)

@@ -181,8 +181,8 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
     }
 
+    /// Runs in a child process of the test below, and does nothing elsewhere.
     #[test]
-    #[ignore = "runs in a child process of the test below"]
     fn helper_holds_the_lock_until_it_is_killed() {
         let Some(path) = std::env::var_os("LOCK") else { return };
         let _lock = Lock::take(Path::new(&path)).unwrap();
@@ -195,7 +195,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(STATE_LOCK);
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--ignored", "--nocapture"])
+            .args(["--exact", "--nocapture"])
             .arg("service::lock::tests::helper_holds_the_lock_until_it_is_killed")
             .env("LOCK", &path)
             .stdin(Stdio::piped())

@@ -247,9 +247,10 @@ impl Engine {
             return;
         }
         let past = self.trouble_past.take().filter(|past| now.since(past.cleared) < Duration::from_secs(30));
-        let (since, wait) =
-            past.map_or((wall, LOOK_AGAIN), |past| (past.since, (past.wait * 2).min(Duration::from_secs(60))));
-        if wait == LOOK_AGAIN {
+        let (since, wait, same) = past.map_or((wall, LOOK_AGAIN, false), |past| {
+            (past.since, (past.wait * 2).min(Duration::from_secs(60)), past.text == text)
+        });
+        if !same {
             tracing::error!(reason = %text, "paused: nothing is sent until this is mended");
         }
         self.trouble = Some(super::Trouble { text: text.to_owned(), since, again: now + wait, wait });
@@ -265,7 +266,12 @@ impl Engine {
                 if trouble.wait == LOOK_AGAIN {
                     tracing::info!("going on: there is room, and everything can be written");
                 }
-                self.trouble_past = Some(super::PastTrouble { cleared: now, wait: trouble.wait, since: trouble.since });
+                self.trouble_past = Some(super::PastTrouble {
+                    text: std::mem::take(&mut trouble.text),
+                    cleared: now,
+                    wait: trouble.wait,
+                    since: trouble.since,
+                });
                 self.trouble = None;
             }
             Some(text) => {

@@ -182,6 +182,7 @@ struct Trouble {
 /// Trouble that seemed over.
 #[derive(Debug)]
 struct PastTrouble {
+    text: String,
     cleared: Mono,
     wait: Duration,
     since: Timestamp,

@@ -283,10 +283,9 @@ impl Engine {
         if let Some(work) = self.works.get_mut(&id) {
             work.closing = false;
             let place = work.place.clone();
-            self.blocked.insert(id, (why.to_owned(), Some(now + LOOK_AGAIN)));
-            self.warn_once(&format!(
-                "{place} cannot be put where it belongs; it is tried again, and nothing new is sent meanwhile: {why}"
-            ));
+            if self.blocked.insert(id, (why.to_owned(), Some(now + LOOK_AGAIN))).is_none() {
+                tracing::warn!(drop = %place, reason = %why, "cannot be put where it belongs; it is tried again, and nothing new is sent meanwhile");
+            }
         }
     }
 

@@ -98,7 +98,7 @@ fn assert_made(dir: &Path) {
         assert!(seed.is_i64() && *seed == provenance["seed"], "{result}: {seed}");
         assert_eq!(provenance["result_blake3"], blake3::hash(&picture).to_string());
         assert_eq!(provenance["inputs"][0]["blake3"], blake3::hash(&kept).to_string());
-        assert_eq!(dir.join("inbox").join(original).try_exists().unwrap(), false);
+        assert!(!dir.join("inbox").join(original).try_exists().unwrap(), "{original} is still in the inbox");
     }
     assert_eq!(fs::read_dir(dir.join("errors")).unwrap().count(), 0);
 }

@@ -162,6 +162,8 @@ async fn ask(control: &mpsc::Sender<Control>, signal: Signal, file: &Path) {
 async fn tell(mut published: watch::Receiver<Status>, state_dir: PathBuf, progress: Option<Progress>) {
     let mut last_line = String::new();
     let mut complained = false;
+    // What earlier runs made is not this one's progress.
+    let mut before = None;
     while published.changed().await.is_ok() {
         let status = published.borrow_and_update().clone();
         let line = status_file::line(&status);
@@ -172,7 +174,8 @@ async fn tell(mut published: watch::Receiver<Status>, state_dir: PathBuf, progre
         if let Some(progress) = &progress {
             let left: u64 = status.waiting.iter().filter(|(why, _)| config_waits(why)).map(|(_, n)| n).sum::<u64>()
                 + status.in_work;
-            let done = status.last_24h.images + status.failed;
+            let ended = status.last_24h.images + status.failed;
+            let done = ended.saturating_sub(*before.get_or_insert(ended));
             progress.set(done, done + left, &line);
         }
         let dir = state_dir.clone();

@@ -162,7 +162,6 @@ fn provenance(
     picture: &Spooled,
     name: &OutputName,
 ) -> Provenance {
-    let _ = ctx;
     Provenance {
         schema: SCHEMA,
         result: name.picture.to_string_lossy().into_owned(),
@@ -175,7 +174,7 @@ fn provenance(
         request_id: shot.receipt.request_id.clone(),
         seed: shot.seed.or(shot.receipt.seed),
         cost: shot.receipt.cost,
-        times: Times { sent: shot.last_sent, received: Some(picture.at), published: Some(picture.at) },
+        times: Times { sent: shot.last_sent, received: Some(picture.at), published: Some(ctx.clock.wall()) },
         attempts: shot.attempts + 1,
         unconfirmed_attempts: shot.unconfirmed > 0,
         version: env!("CARGO_PKG_VERSION").into(),

@@ -127,7 +127,7 @@ fn move_all(ctx: &Ctx, open: &OpenDrop, filing: &Filing) -> Result<(), OutboxErr
     let root = if filing.fate == Fate::Archive { &ctx.site.archive } else { &ctx.site.errors };
     let rel = &open.drop.folder;
     if let Some(name) = &filing.note {
-        let text = note_of(ctx, open).text();
+        let text = note_of(open).text();
         let print = Fingerprint::of(text.as_bytes());
         let (id, path) = (open.drop.id, rel.under(root).join(name));
         // Recorded first: a note that stands must be known as ours after a crash, too.
@@ -167,7 +167,7 @@ pub(super) fn reason(open: &OpenDrop) -> String {
     }
 }
 
-fn note_of(ctx: &Ctx, open: &OpenDrop) -> Note {
+fn note_of(open: &OpenDrop) -> Note {
     let shots = &open.drop.shots;
     let label = place_of(&open.drop.folder, &open.drop.members).to_string();
     let unconfirmed = shots.iter().any(|s| matches!(s.state, ShotState::Unconfirmed { .. }));
@@ -197,7 +197,6 @@ fn note_of(ctx: &Ctx, open: &OpenDrop) -> Note {
     // The moment of the last thing that happened to it, so that the same note comes out after a crash.
     let when =
         shots.iter().filter_map(|s| s.last_sent).max().unwrap_or(open.claimed).to_zoned(jiff::tz::TimeZone::system());
-    let _ = ctx;
     Note { when, label, reason: plain, api_message, shots: shots.iter().map(note_shot).collect(), try_again, delivered }
 }
 
@@ -224,16 +223,21 @@ fn plain_reason(open: &OpenDrop) -> (String, Option<String>) {
             (format!("{what}The picture was made and billed, but could not be received: {reason}"), None)
         }
         (Some((reason, false)), _) => {
-            (format!("{what}The service refused this drop, or could not make it."), Some(reason))
+            said(format!("{what}The service refused this drop, or could not make it."), reason)
         }
-        (None, Some(reason)) => (
+        (None, Some(reason)) => said(
             format!(
                 "{what}The request was sent, but no good answer came, so nobody knows whether it was billed. It is not sent again by itself."
             ),
-            Some(reason),
+            reason,
         ),
         (None, None) => (format!("{what}It could not be made."), None),
     }
+}
+
+/// The service's own words stand apart; everything else is ours.
+fn said(plain: String, reason: String) -> (String, Option<String>) {
+    if reason.starts_with("HTTP ") { (plain, Some(reason)) } else { (format!("{plain} What happened: {reason}"), None) }
 }
 
 fn note_shot(shot: &Shot) -> NoteShot {

@@ -24,7 +24,7 @@ pub struct Provenance {
     pub result_blake3: String,
     /// The drop, 32 hexadecimal digits.
     pub drop: String,
-    /// The shot's place in its drop, from 0.
+    /// The shot's place in its drop, from 1.
     pub shot: u32,
     /// What was dropped.
     pub inputs: Vec<Input>,
@@ -102,7 +102,7 @@ pub fn without_reference(
 
 /// Whether these bytes are the provenance of this very shot, perhaps from an earlier try.
 pub fn is_of(bytes: &[u8], drop: DropId, shot: ShotNo) -> bool {
-    serde_json::from_slice::<Provenance>(bytes).is_ok_and(|p| p.drop == drop.to_string() && p.shot == shot.0)
+    serde_json::from_slice::<Provenance>(bytes).is_ok_and(|p| p.drop == drop.to_string() && p.shot == shot.0 + 1)
 }
 
 #[cfg(test)]
@@ -120,7 +120,7 @@ pub(super) mod tests {
             result: "terrace.png".into(),
             result_blake3: Fingerprint::of(b"png").to_string(),
             drop: drop.to_string(),
-            shot: shot.0,
+            shot: shot.0 + 1,
             inputs: vec![Input::new(OsStr::from_bytes(b"t\xff.jpg"), Fingerprint::of(b"jpg"))],
             request: without_reference(request.as_object().unwrap().clone(), Some(Fingerprint::of(b"jpg"))),
             origins: [("prompt".to_owned(), "autumn-cafe/preset.toml".to_owned())].into(),
@@ -143,7 +143,7 @@ pub(super) mod tests {
   "result": "terrace.png",
   "result_blake3": "{png}",
   "drop": "01010101010101010101010101010101",
-  "shot": 3,
+  "shot": 4,
   "inputs": [
     {{
       "name": "t{bad}.jpg",

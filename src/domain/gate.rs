@@ -279,6 +279,7 @@ impl Gate {
 
     /// An answer, or its lack, for `drop`. `others_wait`: another drop waits to be sent. `backoff` is how
     /// long to wait after the n-th 429 in a row that does not say.
+    #[expect(clippy::too_many_arguments, reason = "each is a fact about this one answer")]
     pub fn answer(
         &mut self,
         drop: &Place,

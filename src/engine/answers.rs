@@ -61,7 +61,7 @@ impl Engine {
     }
 
     /// A send that did not happen: the shot is due again, and nothing is counted.
-    fn not_sent(&mut self, id: DropId, no: ShotNo, _now: Mono) {
+    fn not_sent(&mut self, id: DropId, no: ShotNo, now: Mono) {
         self.pace.ended(false);
         if let Some(work) = self.works.get_mut(&id) {
             work.busy.remove(&no);
@@ -72,19 +72,18 @@ impl Engine {
             let place = work.place.clone();
             self.gate.not_sent(&place);
         }
-        self.send_back_if_paused(id, _now);
+        self.send_back_if_paused(id, now);
     }
 
     fn judged(&mut self, id: DropId, no: ShotNo, verdict: &Verdict, now: Mono) {
         let Some(place) = self.works.get(&id).map(|w| w.place.clone()) else { return };
-        let treatment = match answer::outcome(verdict) {
-            Some(outcome) => self.through_gate(&place, &outcome, answer::message(verdict), now),
-            None => {
-                if !matches!(verdict, Verdict::Ask { .. }) {
-                    self.gate.not_sent(&place);
-                }
-                Treatment::Counts
+        let treatment = if let Some(outcome) = answer::outcome(verdict) {
+            self.through_gate(&place, &outcome, answer::message(verdict), now)
+        } else {
+            if !matches!(verdict, Verdict::Ask { .. }) {
+                self.gate.not_sent(&place);
             }
+            Treatment::Counts
         };
         let Some((shot, cached)) = self.drop_event_shot(id, no) else { return };
         let wall = self.ctx.clock.wall();

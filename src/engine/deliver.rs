@@ -28,14 +28,13 @@ async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot) -> Result<Shot, KeepFault
         let part = spool.part_path(id, no);
         let environment = |e: &dyn std::fmt::Display| KeepFault::Environment(format!("{}: {e}", part.display()));
         // An earlier try may have sealed it and failed after that.
-        let sealed = match spool.find(id, no).map_err(|e| environment(&e))? {
-            Some(sealed) => sealed,
-            None => {
-                let found =
-                    std::fs::File::open(&part).and_then(|file| reference::check(&file)).map_err(|e| environment(&e))?;
-                extension(&found).map_err(KeepFault::NotAPicture)?;
-                spool.seal(id, no).map_err(|e| environment(&e))?
-            }
+        let sealed = if let Some(sealed) = spool.find(id, no).map_err(|e| environment(&e))? {
+            sealed
+        } else {
+            let found =
+                std::fs::File::open(&part).and_then(|file| reference::check(&file)).map_err(|e| environment(&e))?;
+            extension(&found).map_err(KeepFault::NotAPicture)?;
+            spool.seal(id, no).map_err(|e| environment(&e))?
         };
         let found =
             std::fs::File::open(&sealed.path).and_then(|file| reference::check(&file)).map_err(|e| environment(&e))?;
@@ -84,7 +83,7 @@ async fn fetch_and_keep(ctx: &Ctx, id: DropId, shot: &Shot) -> Fetched {
     let into = ctx.spool.part_path(id, shot.no);
     match ctx.client.download(url, &into, MAX_RESULT_BYTES).await {
         DownloadOutcome::Done(_) => match keep_part(ctx, id, shot).await {
-            Ok(kept) => Fetched::Kept(kept),
+            Ok(kept) => Fetched::Kept(Box::new(kept)),
             Err(KeepFault::NotAPicture(why)) => Fetched::NotAPicture(why),
             Err(KeepFault::Environment(why)) => Fetched::Environment(why),
         },

@@ -80,7 +80,7 @@ pub(super) type Stepped = Result<Shot, String>;
 /// What a download came to.
 #[derive(Debug)]
 pub(super) enum Fetched {
-    Kept(Shot),
+    Kept(Box<Shot>),
     /// Final: the rules refuse its URL.
     Refused(String),
     /// Not this time.

@@ -275,12 +275,12 @@ impl Engine {
         folder.chain().into_iter().map(|folder| (folder.clone(), file(&folder))).collect()
     }
 
-    pub(super) fn preset_read(&mut self, query: PresetQuery, state: PresetState, now: Mono) {
+    pub(super) fn preset_read(&mut self, query: &PresetQuery, state: PresetState, now: Mono) {
         self.preset_generation += 1;
         if let PresetState::Broken { reason } = &state {
             self.warn_once(&format!("a preset is broken, its folder waits: {reason}"));
         }
-        self.arrivals.preset_state(&query, state, now);
+        self.arrivals.preset_state(query, state, now);
     }
 
     pub(super) fn inbox_found(&mut self, found: InboxNow, now: Mono) {

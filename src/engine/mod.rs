@@ -69,14 +69,20 @@ pub enum Control {
     Rescan,
 }
 
+/// Something done by the loop itself, and how often.
+pub type Beat = (Duration, Box<dyn Fn() + Send>);
+
+/// Locks a folder for this process, for as long as what it gives is held.
+pub type LockWorking = Box<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send>;
+
 /// What the engine tells while it runs, besides its status.
 pub struct Hooks {
     /// Called by the loop itself, this often: the watchdog.
-    pub beat: Option<(Duration, Box<dyn Fn() + Send>)>,
+    pub beat: Option<Beat>,
     /// Called once, when the first scan is done and the watches are in place.
     pub ready: Box<dyn FnOnce() + Send>,
     /// Locks a working folder for this process; the error is for a person.
-    pub lock_working: Box<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send>,
+    pub lock_working: LockWorking,
 }
 
 /// Why a working folder was not locked.
@@ -197,11 +203,12 @@ struct Limited {
 }
 
 /// The loop and its state.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each of its own worker")]
 pub struct Engine {
     ctx: Ctx,
-    hooks_beat: Option<(Duration, Box<dyn Fn() + Send>)>,
+    hooks_beat: Option<Beat>,
     hooks_ready: Option<Box<dyn FnOnce() + Send>>,
-    lock_working: Box<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send>,
+    lock_working: LockWorking,
     working_lock: Option<Box<dyn Any + Send>>,
     rx: mpsc::Receiver<Event>,
     control: mpsc::Receiver<Control>,
@@ -552,20 +559,20 @@ impl Engine {
         match event {
             Event::Scan(reports) => self.scanned(reports, now),
             Event::ScanEnded { everything, watch_limit, watch_errors } => {
-                self.scan_ended(everything, watch_limit, watch_errors, now)
+                self.scan_ended(everything, watch_limit, watch_errors, now);
             }
             Event::Looked(looked) => self.looked(looked, now),
-            Event::Preset { query, state } => self.preset_read(query, state, now),
+            Event::Preset { query, state } => self.preset_read(&query, state, now),
             Event::Inbox(found) => self.inbox_found(found, now),
             Event::Planned { candidate, plan } => self.planned(candidate, plan, now),
             Event::Started { candidate, open, frozen, prepared, sending } => {
-                self.started(&candidate, *open, frozen, prepared, sending, now)
+                self.started(&candidate, *open, frozen, prepared, sending, now);
             }
             Event::NotStarted { candidate, why, sends } => self.not_started(&candidate, why, sends, now),
             Event::Answered { drop, shot, answer } => self.answered(drop, shot, answer, now),
             Event::Asked { drop, shot, message, credits } => self.asked(drop, shot, &message, &credits, now),
             Event::UploadAsked { message, credits, candidate } => {
-                self.upload_asked(&candidate, &message, &credits, now)
+                self.upload_asked(&candidate, &message, &credits, now);
             }
             Event::Stepped { drop, shot, stepped } => self.stepped(drop, shot, stepped, now),
             Event::Kept { drop, shot, kept } => self.kept(drop, shot, kept, now),

@@ -17,6 +17,25 @@ use super::read::FOREIGN;
 use super::works::Work;
 use super::{Engine, Planning, answers, plan, send};
 
+/// What may be sent in this turn.
+#[derive(Clone, Copy)]
+enum Scope<'a> {
+    /// Whatever fits.
+    All,
+    /// One shot, and not of this drop.
+    One { not: Option<&'a Place> },
+}
+
+impl Scope<'_> {
+    fn is_one(self) -> bool {
+        matches!(self, Self::One { .. })
+    }
+
+    fn leaves_out(self, place: &Place) -> bool {
+        matches!(self, Self::One { not: Some(not) } if not == place)
+    }
+}
+
 impl Engine {
     /// Sets going what may go.
     pub(super) fn pump(&mut self, now: Mono) {
@@ -56,8 +75,8 @@ impl Engine {
         match may {
             May::Nothing => {}
             May::All => {
-                self.send_due(None, now);
-                self.start_planned(None, now);
+                self.send_due(Scope::All, now);
+                self.start_planned(Scope::All, now);
                 self.plan_more(self.pace.max_in_flight() as usize + 2, now);
             }
             May::One { not } => {
@@ -65,7 +84,9 @@ impl Engine {
                     return;
                 }
                 let not = not.filter(|culprit| self.others_wait(culprit));
-                if !self.send_due(Some(not.as_ref()), now) && !self.start_planned(Some(not.as_ref()), now) {
+                if !self.send_due(Scope::One { not: not.as_ref() }, now)
+                    && !self.start_planned(Scope::One { not: not.as_ref() }, now)
+                {
                     self.plan_for_trial(not.as_ref(), now);
                 }
             }
@@ -83,16 +104,16 @@ impl Engine {
     }
 
     /// Sends due shots. `one` (a trial): at most one, and not the given drop's. Whether one was sent.
-    fn send_due(&mut self, one: Option<Option<&Place>>, now: Mono) -> bool {
+    fn send_due(&mut self, scope: Scope<'_>, now: Mono) -> bool {
         let wall = self.ctx.clock.wall();
         let mut sent = false;
         for id in self.work_order.clone() {
             loop {
-                if self.pace.fits(now) != Fits::Now || (one.is_some() && sent) {
+                if self.pace.fits(now) != Fits::Now || (scope.is_one() && sent) {
                     return sent;
                 }
                 let Some(work) = self.works.get_mut(&id) else { break };
-                if one.flatten() == Some(&work.place) {
+                if scope.leaves_out(&work.place) {
                     break;
                 }
                 let Some(shot) = work.due(wall).cloned() else { break };
@@ -126,13 +147,13 @@ impl Engine {
     }
 
     /// Claims planned drops and sends their first shots.
-    fn start_planned(&mut self, one: Option<Option<&Place>>, now: Mono) -> bool {
+    fn start_planned(&mut self, scope: Scope<'_>, now: Mono) -> bool {
         let mut started = false;
         for place in self.plan_order.clone() {
-            if self.pace.fits(now) != Fits::Now || (one.is_some() && started) {
+            if self.pace.fits(now) != Fits::Now || (scope.is_one() && started) {
                 return started;
             }
-            if one.flatten() == Some(&place) || !matches!(self.plans.get(&place), Some(Planning::Ready(..))) {
+            if scope.leaves_out(&place) || !matches!(self.plans.get(&place), Some(Planning::Ready(..))) {
                 continue;
             }
             let known = |p: &Planning| match p {

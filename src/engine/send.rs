@@ -187,13 +187,13 @@ async fn give_up_claim(ctx: &Ctx, drop: &NewDrop) {
         Ok(Ok(returned)) if returned.is_back() => {}
         // Recovery brings it back at the next start at the latest.
         Ok(Ok(returned)) => {
-            tracing::warn!(taken = ?returned.taken, "a drop could not go back into the inbox; it stays in working until the next start")
+            tracing::warn!(taken = ?returned.taken, "a drop could not go back into the inbox; it stays in working until the next start");
         }
         Ok(Err(e)) => {
-            tracing::warn!(error = %e, "a drop could not go back into the inbox; it stays in working until the next start")
+            tracing::warn!(error = %e, "a drop could not go back into the inbox; it stays in working until the next start");
         }
         Err(e) => {
-            tracing::warn!(error = %e, "a drop could not go back into the inbox; it stays in working until the next start")
+            tracing::warn!(error = %e, "a drop could not go back into the inbox; it stays in working until the next start");
         }
     }
 }

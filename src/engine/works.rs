@@ -114,7 +114,7 @@ impl Engine {
             }
             match &shot.state {
                 ShotState::Answered { .. } if work.fetches.get(&shot.no).is_none_or(|(_, at, _)| *at <= now) => {
-                    todo.push(shot.clone())
+                    todo.push(shot.clone());
                 }
                 ShotState::Received { .. } | ShotState::Publishing { .. } => todo.push(shot.clone()),
                 _ => {}
@@ -220,7 +220,7 @@ impl Engine {
         match fetched {
             Fetched::Kept(shot) => {
                 work.busy.remove(&no);
-                work.set(shot);
+                work.set(*shot);
                 self.advance(id, now);
             }
             Fetched::Refused(why) => self.step(id, no, fail(format!("its address is not one that is fetched: {why}"))),

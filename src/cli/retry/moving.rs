@@ -124,7 +124,7 @@ fn move_all(places: &Places, drop: &Failed) -> Result<Vec<OsString>, String> {
                 return Ok(names);
             }
             Err((cause, None)) if cause.is_taken() && n < at_least.saturating_add(TRIES) && n < 100_000 => {
-                at_least = n + 1;
+                at_least = n + 1
             }
             Err((cause, None)) => return Err(cause.to_string()),
             Err((cause, Some(stranded))) => return Err(format!("{cause}; {stranded}")),

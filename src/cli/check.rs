@@ -119,7 +119,8 @@ pub fn run(global: &Global, args: &Check) -> Result<(), Failure> {
         }
         if report.problems.is_empty() && report.pauses.is_empty() {
             let Palette { good, .. } = palette;
-            term::print(&format!("{good}Everything is in place.{good:#}\n"))?;
+            let end = if report.warnings.is_empty() { "Everything is in place." } else { "Nothing is wrong." };
+            term::print(&format!("{good}{end}{good:#}\n"))?;
         }
     }
     report.end()

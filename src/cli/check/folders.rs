@@ -37,7 +37,7 @@ pub(super) fn look(config: &Config, state_dir: &Path, report: &mut Report) -> bo
     let results = config.reference.max_bytes.saturating_mul(u64::from(config.api.max_in_flight));
     daemon(state_dir, report);
     let there = inbox(config, report);
-    let working = if there { working(config, report) } else { folders.working.clone() };
+    let working = if there { Some(working(config, report)) } else { folders.working.clone() };
     let place = |label, key, path, need_bytes, users| Place { label, key, path, need_bytes, users };
     let places = [
         place("Outbox", "[folders] outbox", folders.outbox.as_path(), results, true),
@@ -169,7 +169,7 @@ fn reach(path: &Path) -> Option<(u32, u32, u64)> {
 
 /// Where drops will lie while they are sent. The daemon finds it by trying; here it is found by comparing
 /// filesystems, since trying would write.
-fn working(config: &Config, report: &mut Report) -> Option<PathBuf> {
+fn working(config: &Config, report: &mut Report) -> PathBuf {
     let inbox = &config.folders.inbox;
     let inner = inbox.join(INNER_WORKING);
     let reached = |path: &Path| nearest(path).and_then(|at| reach(&at)).is_some_and(|at| Some(at) == reach(inbox));
@@ -181,7 +181,7 @@ fn working(config: &Config, report: &mut Report) -> Option<PathBuf> {
                 report.problem(format!(
                     "[folders] working: {name} lies on another filesystem or mount than the inbox, so that no rename reaches it: leave the key out, or choose a folder on the inbox's own"
                 ));
-                return Some(set.clone());
+                return set.clone();
             }
             if !writable(set) {
                 report.problem(format!("[folders] working: {name} can't be written by this user"));
@@ -195,7 +195,7 @@ fn working(config: &Config, report: &mut Report) -> Option<PathBuf> {
     };
     let made = if found.is_dir() { "" } else { " (not there yet; it will be made)" };
     report.fact("Working", format!("{}{made}", show(found.as_os_str())));
-    Some(found)
+    found
 }
 
 /// No folder may be, contain or lie in another; `.working` in the inbox is the one exception.

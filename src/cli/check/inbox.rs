@@ -55,14 +55,14 @@ pub(super) fn target(config: &Config, path: &Path) -> Result<Target, Failure> {
         inbox.canonicalize().map_err(|e| Failure::usage(format!("the inbox {}: {e}", show(inbox.as_os_str()))))?;
     let found = fs::symlink_metadata(&path)?;
     // Of a file, only the folder around it: a link is itself, not what it points to.
-    let real = match (found.is_dir(), path.file_name()) {
+    let resolved = match (found.is_dir(), path.file_name()) {
         (false, Some(name)) => {
             let around = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             around.canonicalize()?.join(name)
         }
         _ => path.canonicalize()?,
     };
-    let Some(rel) = RelPath::below(&root, &real) else {
+    let Some(rel) = RelPath::below(&root, &resolved) else {
         return Err(Failure::usage(format!(
             "{shown} does not lie in the inbox {}: only what is dropped there is sent (to try something, drop it into a folder with enabled = false in its preset.toml)",
             show(inbox.as_os_str())

@@ -70,7 +70,7 @@ pub(super) fn find(config: &Config, book: &mut Book, paths: &[PathBuf], all: boo
         return Ok(search.found);
     }
     for path in paths {
-        match place(errors, path)? {
+        match place(errors, path) {
             Some((rel, true)) => search.below(book, &rel)?,
             Some((rel, false)) => search.one(book, path, &rel)?,
             None => match lost::find(config, book, path)? {
@@ -92,8 +92,8 @@ fn unknown(errors: &Path, path: &Path) -> Failure {
 
 /// Where `path` lies below errors, and whether it is a folder; `None` if it is not there. A path that is not
 /// there is looked for below errors, too: so are drops shown by `status`.
-fn place(errors: &Path, path: &Path) -> Result<Option<(RelPath, bool)>, Failure> {
-    let Ok(root) = errors.canonicalize() else { return Ok(None) };
+fn place(errors: &Path, path: &Path) -> Option<(RelPath, bool)> {
+    let root = errors.canonicalize().ok()?;
     let below = |path: &Path| -> Option<(RelPath, bool)> {
         let found = fs::symlink_metadata(path).ok()?;
         let real = match path.file_name() {
@@ -106,7 +106,7 @@ fn place(errors: &Path, path: &Path) -> Result<Option<(RelPath, bool)>, Failure>
         };
         Some((RelPath::below(&root, &real)?, found.is_dir()))
     };
-    Ok(below(path).or_else(|| path.is_relative().then(|| below(&errors.join(path))).flatten()))
+    below(path).or_else(|| path.is_relative().then(|| below(&errors.join(path))).flatten())
 }
 
 struct Search {

@@ -86,8 +86,8 @@ pub(super) fn bring_back(places: &Places, book: &mut Book, drop: &Failed, again:
         1 => format!(" with {}", show(&drop.members[0])),
         _ => format!(" with {others} more files"),
     };
-    let said: String = said.iter().map(|text| format!("; {text}")).collect();
-    Ok(format!("{place}{with}: back in the inbox{name}{said}"))
+    said.insert(0, format!("{place}{with}: back in the inbox{name}"));
+    Ok(said.join("; "))
 }
 
 /// Commits that all shots are to be made anew, before anything moves.
@@ -124,7 +124,7 @@ fn move_all(places: &Places, drop: &Failed) -> Result<Vec<OsString>, String> {
                 return Ok(names);
             }
             Err((cause, None)) if cause.is_taken() && n < at_least.saturating_add(TRIES) && n < 100_000 => {
-                at_least = n + 1
+                at_least = n + 1;
             }
             Err((cause, None)) => return Err(cause.to_string()),
             Err((cause, Some(stranded))) => return Err(format!("{cause}; {stranded}")),

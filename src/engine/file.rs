@@ -6,7 +6,7 @@ use crate::domain::ids::{Fingerprint, show};
 use crate::domain::life::{Fate, Shot, ShotState, fate};
 use crate::domain::names::SetNames;
 use crate::domain::verdict::Billed;
-use crate::ledger::{Ending, Filing, Limits, OpenDrop};
+use crate::ledger::{Ending, Filing, Limits, OpenDrop, Role};
 use crate::outbox::OutboxError;
 use crate::outbox::claim;
 use crate::outbox::filing::{Move, file_away};
@@ -100,7 +100,7 @@ async fn keep_arrived(
 }
 
 async fn choose(ctx: &Ctx, open: &OpenDrop, fate: Fate, at_least: u32) -> Result<Filing, String> {
-    let set = SetNames::new(&open.drop.stem, moving(open));
+    let set = SetNames::new(&set_stem(open), moving(open));
     let first = match fate {
         // The set's number, so that result and original are found under the same name.
         Fate::Archive => open.number.unwrap_or(1).max(at_least),
@@ -121,6 +121,14 @@ async fn choose(ctx: &Ctx, open: &OpenDrop, fate: Fate, at_least: u32) -> Result
         Ok(Filing { fate, names: set.members(n), note: (fate == Fate::Errors).then(|| set.note(n)) })
     })
     .await?
+}
+
+/// What the names of a drop's set have in common. A foreign file is known by its whole name, and is numbered
+/// before its extension all the same.
+fn set_stem(open: &OpenDrop) -> OsString {
+    let foreign = open.drop.members.iter().find(|m| m.role == Role::Foreign);
+    let stem = foreign.and_then(|m| std::path::Path::new(&m.name).file_stem()).unwrap_or(&open.drop.stem);
+    stem.to_os_string()
 }
 
 fn move_all(ctx: &Ctx, open: &OpenDrop, filing: &Filing) -> Result<(), OutboxError> {

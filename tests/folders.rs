@@ -266,13 +266,13 @@ fn a_picture_and_a_sidecar_of_one_name_in_two_normal_forms_belong_together() {
 fn a_taken_name_gets_a_number_for_the_whole_set() {
     let site = Site::new();
     site.put("outbox/terrace.png", "somebody's");
-    site.put("outbox/TERRACE (2).jpg", "another's, with a name that differs by case");
+    site.put("outbox/TERRACE (2).PNG", "another's, with a name that differs by case");
     site.put_picture("inbox/terrace.jpg");
     site.put("inbox/terrace.txt", "numbered");
     assert_eq!(site.once(), 0);
     assert_eq!(site.text("outbox/terrace.png"), "somebody's");
     let mut wanted =
-        ["TERRACE (2).jpg", "terrace.png", "terrace (3).png", "terrace (3).reimagined.json"].map(String::from);
+        ["TERRACE (2).PNG", "terrace.png", "terrace (3).png", "terrace (3).reimagined.json"].map(String::from);
     wanted.sort();
     assert_eq!(site.names("outbox"), wanted);
     assert_eq!(site.names("archive"), ["terrace (3).jpg", "terrace (3).txt"]);
@@ -321,6 +321,9 @@ fn what_is_no_picture_and_no_sidecar_goes_to_errors_alone_with_a_note() {
     }
     assert_eq!(site.text("errors/sub/photo.heic"), "foreign photo.heic");
     assert_eq!(site.api.calls().len(), 1);
+    site.put("inbox/sub/doc.pdf", "another");
+    assert_eq!(site.once(), 3);
+    assert_eq!(site.text("errors/sub/doc (2).pdf"), "another", "{}", site.describe());
 }
 
 #[test]
@@ -335,10 +338,9 @@ fn a_picture_with_another_kinds_bytes_or_none_goes_to_errors() {
     let sum = crc32(&bomb[12..29]);
     bomb[29..33].copy_from_slice(&sum.to_be_bytes());
     site.put("inbox/bomb.png", &bomb);
-    site.put("inbox/zero.jpg", "");
     assert_eq!(site.once(), 3);
     assert_eq!(site.names("archive"), ["png-inside.jpg"], "what counts are the bytes");
-    for name in ["text", "html", "bomb", "zero"] {
+    for name in ["text", "html", "bomb"] {
         assert!(site.has(format!("errors/{name}.error.txt")), "{name}\n{}", site.describe());
     }
     assert_eq!((site.api.calls().len(), site.api.uploads().len()), (1, 1));
@@ -429,9 +431,12 @@ fn a_picture_that_is_never_finished_goes_to_errors_as_truncated() {
     let site = Site::new();
     let bytes = site.a_picture();
     site.put("inbox/cut.jpg", &bytes[..bytes.len() - 10]);
-    assert_eq!(site.once(), 3);
-    let note = site.note("errors/cut.error.txt");
-    assert!(note.contains("truncated"), "{note}");
+    site.put("inbox/zero.jpg", "");
+    let _daemon = site.run();
+    for name in ["cut.jpg", "zero.jpg"] {
+        let note = site.wait_failed(name);
+        assert!(note.contains("truncated"), "{note}");
+    }
     assert!(site.api.requests().is_empty());
 }
 
@@ -611,7 +616,7 @@ fn a_broken_preset_stops_its_own_subtree_until_it_is_mended() {
     site.put_picture("inbox/good/c.jpg");
     let _daemon = site.run();
     site.wait_archived("good/c.jpg");
-    site.wait("both wait for the preset", || site.waiting("preset") == 2);
+    site.wait("both wait for the preset", || site.waiting("preset_broken") == 2);
     let broken = site.status()["broken_presets"][0].to_string();
     for word in ["bad/preset.toml", "steps_numb", "steps_num"] {
         assert!(broken.contains(word), "{broken}");
@@ -708,20 +713,28 @@ fn what_comes_by_rename_or_by_writing_goes_without_waiting_for_settle() {
 }
 
 #[test]
-fn one_folder_does_not_starve_another() {
+fn one_folder_does_not_starve_another_and_priority_goes_first() {
     let site = Site::new();
     site.set("api.max_in_flight", 1);
+    let gate = Gate::default();
+    let held = gate.clone();
+    site.api.on_model(move |call| if call.n == 1 { call.good().after(&held) } else { call.good() });
+    let _daemon = site.run();
+    site.put_picture("inbox/held.jpg");
+    site.wait("it is sent", || site.api.calls().len() == 1);
     for n in 0..12 {
         site.put_picture(format!("inbox/many/{n:02}.jpg"));
     }
-    site.put_picture("inbox/single/one.jpg");
     site.put("inbox/single/preset.toml", "prompt = \"single\"\n");
-    site.put_picture("inbox/first/important.jpg");
+    site.put_picture("inbox/single/one.jpg");
     site.put("inbox/first/preset.toml", "prompt = \"first\"\npriority = 5\n");
-    assert_eq!(site.once(), 0);
+    site.put_picture("inbox/first/important.jpg");
+    site.wait("all are ready", || site.waiting("queued") + site.waiting("planning") == 14);
+    gate.open();
+    site.wait("all are done", || site.results().len() == 15);
     let prompts: Vec<_> = site.api.calls().iter().map(support::api::Request::prompt).collect();
-    assert_eq!(prompts[0], "first", "{prompts:?}");
-    assert!(prompts[..3].contains(&"single".to_owned()), "{prompts:?}");
+    assert_eq!(prompts[1], "first", "{prompts:?}");
+    assert!(prompts[..4].contains(&"single".to_owned()), "{prompts:?}");
 }
 
 #[test]

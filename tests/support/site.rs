@@ -113,7 +113,8 @@ impl Site {
         let path = self.path(&rel);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, &bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        if rel.as_ref().starts_with("inbox") {
+        let hidden = rel.as_ref().file_name().unwrap().as_bytes().starts_with(b".");
+        if rel.as_ref().starts_with("inbox") && !hidden {
             self.dropped.lock().unwrap().push(bytes.as_ref().to_vec());
         }
         path

@@ -166,7 +166,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use crate::domain::ids::show;
         match self {
-            Self::Truncated => f.write_str("the picture is truncated: it is not whole, and nothing was added to it for long"),
+            Self::Truncated => {
+                f.write_str("the picture is truncated: it is not whole, and nothing was added to it for long")
+            }
             Self::TwoOfAKind { says, names: [one, two] } => {
                 write!(f, "two sidecars hold its {says}: {} and {}", show(one), show(two))
             }

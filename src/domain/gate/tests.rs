@@ -12,6 +12,7 @@ fn at(s: u64) -> Mono {
 fn gate() -> Gate {
     Gate::new(Duration::from_secs(60))
 }
+#[expect(clippy::needless_pass_by_value, reason = "tests read better without the borrow")]
 fn say(gate: &mut Gate, drop: &str, outcome: Outcome, others: bool, now: u64) -> Treatment {
     gate.answer(&place(drop), &outcome, "", others, at(now), WALL, |n| Duration::from_secs(u64::from(n)))
 }

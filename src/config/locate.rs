@@ -24,7 +24,7 @@ pub struct NotFound {
 
 impl fmt::Display for NotFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("there is no configuration; looked for ")?;
+        f.write_str("there is no configuration (`reimagined init` writes one, --config names one); looked for ")?;
         for (i, path) in self.looked.iter().enumerate() {
             write!(f, "{}{}", if i == 0 { "" } else { ", " }, crate::domain::ids::show(path.as_os_str()))?;
         }

@@ -423,6 +423,8 @@ impl Engine {
             NotStarted::Limited(sent) => {
                 self.arrivals.put_back(candidate, now);
                 self.put_plans_back(now);
+                // It was moved to and fro, and what the watch told of that may not have come yet.
+                self.rescan_wanted = true;
                 self.limit(sent, now);
             }
             NotStarted::Environment(why) => {

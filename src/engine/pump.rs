@@ -533,6 +533,9 @@ impl Engine {
         if !idle || !self.plans.is_empty() || self.works.values().any(|w| w.lost.is_none()) {
             return false;
         }
+        if !self.arrivals.presets_are_known() {
+            return false;
+        }
         let counts = self.arrivals.counts(Reason::Queued);
         let some = |reasons: &[Reason]| reasons.iter().any(|r| counts.get(r).is_some_and(|n| *n > 0));
         if some(&[

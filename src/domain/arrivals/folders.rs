@@ -227,6 +227,13 @@ impl Arrivals {
         self.regate(id);
     }
 
+    /// Whether every folder that can be read has come to rest, and it is known what its preset says.
+    pub fn presets_are_known(&self) -> bool {
+        let unreadable = |id| self.chain(id).any(|id| self.folders[id as usize].unreadable.is_some());
+        let known = |id| self.folders[id as usize].absent || self.folders[id as usize].state.is_some();
+        self.ids.values().all(|id| known(*id) || unreadable(*id))
+    }
+
     /// The presets of `folder` and below are to be read again (the configuration's `[preset]` changed).
     pub fn reread_presets(&mut self, folder: &RelPath) {
         if let Some(&id) = self.ids.get(folder) {

@@ -92,7 +92,10 @@ fn a_kill_while_the_answers_body_comes_is_unconfirmed() {
     let daemon = site.run();
     site.wait("it is sent", || site.api.calls().len() == 1);
     site.wait("some of it came", || {
-        walkdir::WalkDir::new(site.path("state/spool")).into_iter().filter_map(Result::ok).any(|e| e.file_type().is_file())
+        walkdir::WalkDir::new(site.path("state/spool"))
+            .into_iter()
+            .filter_map(Result::ok)
+            .any(|e| e.file_type().is_file())
     });
     daemon.kill();
     gate.open();

@@ -5,6 +5,7 @@
 //! transaction is held across an await. What it is doing is published as a [`Status`] to whoever watches.
 
 mod answers;
+mod bury;
 pub mod clock;
 mod ctx;
 mod deliver;
@@ -12,18 +13,20 @@ mod event;
 mod file;
 pub mod frozen;
 mod inflow;
+mod once;
+mod parts;
 pub mod plan;
 mod pump;
 pub mod read;
 mod recover;
 mod send;
 pub mod site;
+mod start;
 mod status;
 mod works;
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use ctx::KeyRing;
+pub use parts::{Beat, Control, Deps, Ended, EngineError, Hooks, LockWorking, Locked};
 
 use crate::config::Config;
 use crate::domain::arrivals::Arrivals;
@@ -40,16 +44,11 @@ use crate::domain::ids::{DropId, Mono, Place, RelPath};
 use crate::domain::pace::Pace;
 use crate::domain::status::Status;
 use crate::inbox::{Backend, HintHow, Watcher};
-use crate::ledger::thread::LedgerHandle;
-use crate::outbox::listing::Listings;
-use crate::outbox::spool::Spool;
-use crate::reference::Budget;
 use crate::segmind::Client;
 
-use clock::Clock;
-use ctx::{Ctx, SingleFlight};
+use ctx::Ctx;
 use event::{Event, InboxNow, Planned};
-use site::{Site, SiteError};
+use site::Site;
 use works::Work;
 
 /// Decoded pictures held at once, in bytes: one of 24 megapixels and its scaled copy.
@@ -57,92 +56,6 @@ const DECODE_BUDGET: u64 = 128 * 1024 * 1024;
 
 /// How often a lost inbox, a full disk or an unwritable folder is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-
-/// What a person or the system asks of a running engine.
-#[derive(Debug)]
-pub enum Control {
-    /// Take nothing new, let what is in flight finish within the grace, then end.
-    Stop,
-    /// The configuration was read again and is good.
-    Reload(Box<Config>),
-    /// Look at everything now.
-    Rescan,
-}
-
-/// Something done by the loop itself, and how often.
-pub type Beat = (Duration, Box<dyn Fn() + Send>);
-
-/// Locks a folder for this process, for as long as what it gives is held.
-pub type LockWorking = Box<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send>;
-
-/// What the engine tells while it runs, besides its status.
-pub struct Hooks {
-    /// Called by the loop itself, this often: the watchdog.
-    pub beat: Option<Beat>,
-    /// Called once, when the first scan is done and the watches are in place.
-    pub ready: Box<dyn FnOnce() + Send>,
-    /// Locks a working folder for this process; the error is for a person.
-    pub lock_working: LockWorking,
-}
-
-/// Why a working folder was not locked.
-#[derive(Debug)]
-pub enum Locked {
-    /// Another daemon holds it.
-    Held(String),
-    /// It could not be tried.
-    Failed(String),
-}
-
-/// What an engine is made of.
-pub struct Deps {
-    /// The configuration.
-    pub config: Config,
-    /// The state directory, which this process has locked.
-    pub state_dir: PathBuf,
-    /// The ledger.
-    pub ledger: LedgerHandle,
-    /// Whether the ledger was there and good, or new because there was none or a damaged one.
-    pub ledger_was_good: bool,
-    /// The key.
-    pub keys: Arc<KeyRing>,
-    /// The API.
-    pub client: Client,
-    /// Work off what is there, then end.
-    pub once: bool,
-    /// What is told.
-    pub hooks: Hooks,
-}
-
-/// How the engine ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ended {
-    /// Drops that were delivered and archived in this run.
-    pub delivered: u64,
-    /// Drops that went to errors in this run.
-    pub failed: u64,
-    /// A preset is broken.
-    pub broken_presets: bool,
-    /// It ended although something was left that would have been sent: why.
-    pub stopped_for: Option<String>,
-}
-
-/// What keeps the engine from running at all.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// A person has to change the configuration or the folders.
-    #[error("{0}")]
-    Wrong(String),
-    /// Another daemon holds this inbox.
-    #[error("{0}")]
-    Held(String),
-    /// The ledger failed at the start.
-    #[error(transparent)]
-    Ledger(#[from] crate::ledger::LedgerError),
-    /// The spool or another folder of ours can't be used.
-    #[error("{0}")]
-    State(String),
-}
 
 /// A candidate that was handed out by the arrivals and not answered yet.
 #[derive(Debug)]
@@ -263,137 +176,6 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine over folders that are there, with everything that a crash left put in order. Ends with an
-    /// error if a person has to act first. Waits for an inbox that is not there, telling so, until `control`
-    /// says stop (`Ok(None)`).
-    pub async fn start(
-        deps: Deps,
-        mut control: mpsc::Receiver<Control>,
-        publish: watch::Sender<Status>,
-    ) -> Result<Option<Self>, EngineError> {
-        let Deps { mut config, state_dir, ledger, ledger_was_good, keys, client, once, hooks } = deps;
-        let Hooks { beat, ready, lock_working } = hooks;
-        let mut ready = Some(ready);
-        let clock = Clock::start();
-        let (tx, rx) = mpsc::channel(1024);
-        let since = clock.wall();
-        let site = loop {
-            match Site::open(&config, &state_dir) {
-                Ok(site) => break site,
-                Err(SiteError::NoInbox(path)) if !once => {
-                    let text = format!(
-                        "the inbox {} is not there; it is waited for (reimagined init makes one)",
-                        path.display()
-                    );
-                    if publish.send_if_modified(|status| status::lost(status, &text, since)) {
-                        tracing::warn!("{text}");
-                    }
-                    if let Some(ready) = ready.take() {
-                        ready();
-                    }
-                }
-                Err(e) => return Err(EngineError::Wrong(e.to_string())),
-            }
-            let pause = beat.as_ref().map_or(LOOK_AGAIN, |(every, _)| (*every).min(LOOK_AGAIN));
-            tokio::select! {
-                asked = control.recv() => match asked {
-                    None | Some(Control::Stop) => return Ok(None),
-                    Some(Control::Reload(new)) => config = config.reloaded(*new),
-                    Some(Control::Rescan) => {}
-                },
-                () = tokio::time::sleep(pause) => {}
-            }
-            if let Some((_, beat)) = &beat {
-                beat();
-            }
-        };
-        let working_lock = match lock_working(&site.working) {
-            Ok(lock) => lock,
-            Err(Locked::Held(text)) => return Err(EngineError::Held(text)),
-            Err(Locked::Failed(text)) => return Err(EngineError::State(text)),
-        };
-        let spool = Spool::new(&state_dir).map_err(|e| EngineError::State(e.to_string()))?;
-        // What lies there was of no use to anybody but the process that made it.
-        let _ = std::fs::remove_dir_all(plan::prepared_dir(&state_dir));
-        let backend = inflow::backend(&config, &site);
-        let rules = inflow::rules(&config, &backend);
-        let ctx = Ctx {
-            config: Arc::new(config),
-            site: Arc::new(site),
-            ledger,
-            client,
-            keys,
-            spool: Arc::new(spool),
-            listings: Arc::new(Listings::new()),
-            budget: Arc::new(Budget::new(DECODE_BUDGET)),
-            uploads: Arc::new(SingleFlight::default()),
-            clock,
-            tx,
-        };
-        let config = &ctx.config;
-        let mut engine = Self {
-            hooks_beat: beat,
-            hooks_ready: ready,
-            lock_working,
-            working_lock: Some(working_lock),
-            rx,
-            control,
-            publish,
-            tasks: JoinSet::new(),
-            arrivals: Arrivals::new(rules),
-            gate: Gate::new(config.retry.probe_interval),
-            pace: Pace::new(config.api.requests_per_minute, config.api.max_in_flight),
-            plans: HashMap::new(),
-            plan_order: Vec::new(),
-            plan_retries: HashMap::new(),
-            works: BTreeMap::new(),
-            work_order: Vec::new(),
-            preset_files: HashMap::new(),
-            preset_generation: 0,
-            backend,
-            watcher: None,
-            inbox_lost: None,
-            inbox_check: false,
-            scanning: false,
-            rescan_wanted: true,
-            next_scan: Mono::default(),
-            scans_done: 0,
-            looking: false,
-            hints: HashMap::new(),
-            trouble: None,
-            trouble_past: None,
-            recovering: false,
-            next_tidy: Mono::default(),
-            room_check: false,
-            limited: None,
-            blocked: HashMap::new(),
-            warned: HashSet::new(),
-            turned: Mono::default(),
-            turned_wall: since,
-            stopping: None,
-            once,
-            once_wait: None,
-            next_beat: Mono::default(),
-            next_usage: Mono::default(),
-            usage_wanted: false,
-            status_due: Some(Mono::default()),
-            figures: status::Figures::default(),
-            ended: Ended::default(),
-            ledger_was_good,
-            ctx,
-        };
-        engine.recover().await?;
-        engine.start_watching();
-        if engine.ctx.keys.key().is_none()
-            && let Err(e) = engine.ctx.keys.read()
-        {
-            let (now, wall) = (engine.now(), engine.ctx.clock.wall());
-            tracing::error!("{e}");
-            engine.gate.pause(Why::Key, &e.to_string(), now, wall);
-        }
-        Ok(Some(engine))
-    }
-
     /// Runs until told to stop, or in `once` mode until nothing is left to do.
     pub async fn run(mut self) -> Ended {
         self.turn();

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::domain::arrivals::{Candidate, CandidateKind, Reason};
+use crate::domain::arrivals::Candidate;
 use crate::domain::gate::May;
-use crate::domain::ids::{DropId, Mono, Place, RelPath, ShotNo, show};
+use crate::domain::ids::{DropId, Mono, Place, RelPath, ShotNo};
 use crate::domain::life::ShotEvent;
 use crate::domain::pace::Fits;
 use crate::inbox::HintHow;
@@ -13,9 +13,8 @@ use crate::ledger::{Member, OpenDrop};
 
 use super::event::{Event, NotStarted, Plan, Prepared};
 use super::frozen::Frozen;
-use super::read::FOREIGN;
 use super::works::Work;
-use super::{Engine, Planning, answers, plan, send};
+use super::{Engine, Planning, plan, send};
 
 /// What may be sent in this turn.
 #[derive(Clone, Copy)]
@@ -243,71 +242,6 @@ impl Engine {
         again
     }
 
-    /// Whether a pause would end with the next drop, and there is none.
-    pub(super) fn is_over_but_for_the_proof(&self) -> bool {
-        self.gate.is_trial()
-            && !self.arrivals.has_ready()
-            && !self.plans.values().any(Planning::waits_to_be_sent)
-            && !self.works.values().any(Work::has_due)
-    }
-
-    /// Whether what is bad may go to errors now: a pause moves nothing there.
-    fn may_bury(&self) -> bool {
-        (self.gate.paused().is_none() || self.is_over_but_for_the_proof())
-            && self.trouble.is_none()
-            && self.blocked.is_empty()
-            && self.inbox_lost.is_none()
-            && self.stopping.is_none()
-    }
-
-    /// What was found bad during a pause goes to errors after it, if it is still what it was.
-    fn bury_doomed(&mut self, now: Mono) {
-        let doomed = |(place, p): (&Place, &Planning)| matches!(p, Planning::Doomed(..)).then(|| place.clone());
-        let doomed: Vec<Place> = self.plans.iter().filter_map(doomed).collect();
-        for place in doomed {
-            if let Some(Planning::Doomed(candidate, members, reason)) = self.plans.remove(&place) {
-                if self.arrivals.is_current(&candidate) {
-                    self.bury(*candidate, members, reason);
-                } else {
-                    self.arrivals.put_back(&candidate, now);
-                }
-            }
-        }
-    }
-
-    /// What goes to errors without being sent.
-    fn reject(&mut self, now: Mono) {
-        for candidate in self.arrivals.rejects(now, 8) {
-            let reason = match &candidate.kind {
-                CandidateKind::Foreign => FOREIGN.to_owned(),
-                CandidateKind::LateSidecar { after, sent_unix_ms } => late(after, *sent_unix_ms),
-                CandidateKind::Failed(failure) => failure.to_string(),
-                CandidateKind::Picture | CandidateKind::PromptOnly => continue,
-            };
-            self.bury(candidate, Vec::new(), reason);
-        }
-    }
-
-    /// Sends a candidate to errors, by way of working.
-    pub(super) fn bury(&mut self, candidate: Candidate, members: Vec<Member>, reason: String) {
-        let place = candidate.place();
-        self.plan_order.retain(|p| *p != place);
-        if !self.may_bury() {
-            self.plans.insert(place, Planning::Doomed(Box::new(candidate), members, reason));
-            return;
-        }
-        self.bury_now(candidate, members, reason);
-    }
-
-    /// [`Self::bury`], whatever pauses.
-    pub(super) fn bury_now(&mut self, candidate: Candidate, members: Vec<Member>, reason: String) {
-        let place = candidate.place();
-        self.plan_order.retain(|p| *p != place);
-        self.plans.insert(place, Planning::Burying);
-        let ctx = self.ctx.clone();
-        self.spawn(send::bury(ctx, candidate, members, reason));
-    }
-
     pub(super) fn planned(&mut self, candidate: Candidate, plan: Plan, now: Mono) {
         let place = candidate.place();
         match plan {
@@ -482,87 +416,6 @@ impl Engine {
         wakes
     }
 
-    /// Whether the loop ends here.
-    pub(super) fn is_done(&mut self) -> bool {
-        let now = self.now();
-        if let Some(until) = self.stopping {
-            let busy = self.works.values().any(|w| !w.busy.is_empty() || w.closing);
-            let starting = self.plans.values().any(|p| matches!(p, Planning::Starting(_) | Planning::Burying));
-            if now >= until {
-                tracing::warn!(
-                    in_flight = self.pace.in_flight(),
-                    "the grace is over; what is in flight is settled at the next start"
-                );
-                return true;
-            }
-            return self.pace.in_flight() == 0 && !busy && !starting;
-        }
-        self.once && self.once_is_done(now)
-    }
-
-    fn once_is_done(&mut self, now: Mono) -> bool {
-        if self.scans_done == 0 && self.inbox_lost.is_none() {
-            return false;
-        }
-        self.ended.broken_presets = self.arrivals.broken_presets().next().is_some();
-        // A pause or a limit is a reason to stop only where something waits for its end.
-        let held = self.arrivals.has_ready()
-            || self.plans.values().any(|p| !matches!(p, Planning::Burying))
-            || self.works.values().any(Work::has_due);
-        if let Some(pause) = self.gate.paused().filter(|_| held)
-            && answers::ends_once(pause.why)
-        {
-            return self.stop_once(pause.why.text().to_owned(), now);
-        }
-        if let Some(limited) = self.limited.as_ref().filter(|_| held) {
-            return self.stop_once(format!("the limit {} is reached", limited.which), now);
-        }
-        let wait = self.gate.paused().filter(|_| held).map(|p| p.why.text().to_owned());
-        let wait = wait.or_else(|| self.trouble.as_ref().map(|t| t.text.clone()));
-        let wait = wait.or_else(|| self.inbox_lost.as_ref().map(|(why, _)| why.clone()));
-        let wait = wait.or_else(|| self.blocked.values().next().map(|(why, _)| why.clone()));
-        if let Some(why) = wait {
-            let until = *self.once_wait.get_or_insert(now + Duration::from_secs(60));
-            return now >= until && self.stop_once(why, now);
-        }
-        // Trouble that comes back at once is the same trouble.
-        if self.trouble_past.as_ref().is_none_or(|past| now.since(past.cleared) > Duration::from_secs(30)) {
-            self.once_wait = None;
-        }
-        let idle = !self.scanning && !self.looking && self.hints.is_empty() && !self.rescan_wanted;
-        if !idle || !self.plans.is_empty() || self.works.values().any(|w| w.lost.is_none()) {
-            return false;
-        }
-        if !self.arrivals.presets_are_known() {
-            return false;
-        }
-        let counts = self.arrivals.counts(Reason::Queued);
-        let some = |reasons: &[Reason]| reasons.iter().any(|r| counts.get(r).is_some_and(|n| *n > 0));
-        if some(&[
-            Reason::Settling,
-            Reason::FolderSettling,
-            Reason::PresetChanging,
-            Reason::Busy,
-            Reason::Planning,
-            Reason::Queued,
-        ]) {
-            return false;
-        }
-        // These end by themselves, unless a preset requires what never comes.
-        let w = &self.ctx.config.watch;
-        let soon = now + w.lone_wait.max(w.sidecar_wait) + Duration::from_secs(1);
-        !(some(&[Reason::Sidecar, Reason::Image]) && self.arrivals.next_wake().is_some_and(|at| at <= soon))
-    }
-
-    /// `run --once` ends although something is left; what is in flight ends first.
-    fn stop_once(&mut self, why: String, now: Mono) -> bool {
-        tracing::warn!(reason = %why, "stopping: the rest waits in the inbox");
-        self.ended.stopped_for = Some(why);
-        self.stopping = Some(now + self.ctx.config.service.grace);
-        self.send_back_what_can_go(now);
-        false
-    }
-
     /// Names that a drop in work keeps, for the arrivals.
     pub(super) fn note_in_work(&mut self, open: &OpenDrop, now: Mono) {
         let image = open.drop.members.iter().find(|m| m.role == crate::ledger::Role::Picture).map(|m| m.name.clone());
@@ -596,18 +449,6 @@ async fn really_try(ctx: &super::ctx::Ctx, bytes: u64) -> Option<String> {
         l.forget_upload(key)
     });
     recorded.await.err().map(|e| e.to_string())
-}
-
-fn late(after: &std::ffi::OsStr, sent_unix_ms: Option<i64>) -> String {
-    let name = show(after);
-    let at = sent_unix_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    match at {
-        Some(at) => {
-            let time = at.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M").to_string();
-            format!("it came after {name} was sent at {time}; drop both again")
-        }
-        None => format!("it came after {name} had gone; drop both again"),
-    }
 }
 
 /// The place of a drop in work, by its lead.

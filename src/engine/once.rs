@@ -1,0 +1,92 @@
+//! When the loop ends: after a signal, or in `once` mode when nothing is left to do.
+
+use std::time::Duration;
+
+use crate::domain::arrivals::Reason;
+use crate::domain::ids::Mono;
+
+use super::works::Work;
+use super::{Engine, Planning, answers};
+
+impl Engine {
+    /// Whether the loop ends here.
+    pub(super) fn is_done(&mut self) -> bool {
+        let now = self.now();
+        if let Some(until) = self.stopping {
+            let busy = self.works.values().any(|w| !w.busy.is_empty() || w.closing);
+            let starting = self.plans.values().any(|p| matches!(p, Planning::Starting(_) | Planning::Burying));
+            if now >= until {
+                tracing::warn!(
+                    in_flight = self.pace.in_flight(),
+                    "the grace is over; what is in flight is settled at the next start"
+                );
+                return true;
+            }
+            return self.pace.in_flight() == 0 && !busy && !starting;
+        }
+        self.once && self.once_is_done(now)
+    }
+
+    fn once_is_done(&mut self, now: Mono) -> bool {
+        if self.scans_done == 0 && self.inbox_lost.is_none() {
+            return false;
+        }
+        self.ended.broken_presets = self.arrivals.broken_presets().next().is_some();
+        // A pause or a limit is a reason to stop only where something waits for its end.
+        let held = self.arrivals.has_ready()
+            || self.plans.values().any(|p| !matches!(p, Planning::Burying))
+            || self.works.values().any(Work::has_due);
+        if let Some(pause) = self.gate.paused().filter(|_| held)
+            && answers::ends_once(pause.why)
+        {
+            return self.stop_once(pause.why.text().to_owned(), now);
+        }
+        if let Some(limited) = self.limited.as_ref().filter(|_| held) {
+            return self.stop_once(format!("the limit {} is reached", limited.which), now);
+        }
+        let wait = self.gate.paused().filter(|_| held).map(|p| p.why.text().to_owned());
+        let wait = wait.or_else(|| self.trouble.as_ref().map(|t| t.text.clone()));
+        let wait = wait.or_else(|| self.inbox_lost.as_ref().map(|(why, _)| why.clone()));
+        let wait = wait.or_else(|| self.blocked.values().next().map(|(why, _)| why.clone()));
+        if let Some(why) = wait {
+            let until = *self.once_wait.get_or_insert(now + Duration::from_secs(60));
+            return now >= until && self.stop_once(why, now);
+        }
+        // Trouble that comes back at once is the same trouble.
+        if self.trouble_past.as_ref().is_none_or(|past| now.since(past.cleared) > Duration::from_secs(30)) {
+            self.once_wait = None;
+        }
+        let idle = !self.scanning && !self.looking && self.hints.is_empty() && !self.rescan_wanted;
+        if !idle || !self.plans.is_empty() || self.works.values().any(|w| w.lost.is_none()) {
+            return false;
+        }
+        if !self.arrivals.presets_are_known() {
+            return false;
+        }
+        let counts = self.arrivals.counts(Reason::Queued);
+        let some = |reasons: &[Reason]| reasons.iter().any(|r| counts.get(r).is_some_and(|n| *n > 0));
+        if some(&[
+            Reason::Settling,
+            Reason::FolderSettling,
+            Reason::PresetChanging,
+            Reason::Busy,
+            Reason::Planning,
+            Reason::Queued,
+        ]) {
+            return false;
+        }
+        // These end by themselves, unless a preset requires what never comes.
+        let w = &self.ctx.config.watch;
+        let soon = now + w.lone_wait.max(w.sidecar_wait) + Duration::from_secs(1);
+        !(some(&[Reason::Sidecar, Reason::Image]) && self.arrivals.next_wake().is_some_and(|at| at <= soon))
+    }
+
+    /// `run --once` ends although something is left; what is in flight ends first.
+    fn stop_once(&mut self, why: String, now: Mono) -> bool {
+        tracing::warn!(reason = %why, "stopping: the rest waits in the inbox");
+        self.ended.stopped_for = Some(why);
+        self.stopping = Some(now + self.ctx.config.service.grace);
+        self.send_back_what_can_go(now);
+        false
+    }
+}

@@ -1,0 +1,97 @@
+//! What an engine is made of, what is asked of it, and how it ends.
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ctx::KeyRing;
+use crate::config::Config;
+use crate::ledger::thread::LedgerHandle;
+use crate::segmind::Client;
+
+/// What a person or the system asks of a running engine.
+#[derive(Debug)]
+pub enum Control {
+    /// Take nothing new, let what is in flight finish within the grace, then end.
+    Stop,
+    /// The configuration was read again and is good.
+    Reload(Box<Config>),
+    /// Look at everything now.
+    Rescan,
+}
+
+/// Something done by the loop itself, and how often.
+pub type Beat = (Duration, Box<dyn Fn() + Send>);
+
+/// Locks a folder for this process, for as long as what it gives is held.
+pub type LockWorking = Box<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send>;
+
+/// What the engine tells while it runs, besides its status.
+pub struct Hooks {
+    /// Called by the loop itself, this often: the watchdog.
+    pub beat: Option<Beat>,
+    /// Called once, when the first scan is done and the watches are in place.
+    pub ready: Box<dyn FnOnce() + Send>,
+    /// Locks a working folder for this process; the error is for a person.
+    pub lock_working: LockWorking,
+}
+
+/// Why a working folder was not locked.
+#[derive(Debug)]
+pub enum Locked {
+    /// Another daemon holds it.
+    Held(String),
+    /// It could not be tried.
+    Failed(String),
+}
+
+/// What an engine is made of.
+pub struct Deps {
+    /// The configuration.
+    pub config: Config,
+    /// The state directory, which this process has locked.
+    pub state_dir: PathBuf,
+    /// The ledger.
+    pub ledger: LedgerHandle,
+    /// Whether the ledger was there and good, or new because there was none or a damaged one.
+    pub ledger_was_good: bool,
+    /// The key.
+    pub keys: Arc<KeyRing>,
+    /// The API.
+    pub client: Client,
+    /// Work off what is there, then end.
+    pub once: bool,
+    /// What is told.
+    pub hooks: Hooks,
+}
+
+/// How the engine ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Drops that were delivered and archived in this run.
+    pub delivered: u64,
+    /// Drops that went to errors in this run.
+    pub failed: u64,
+    /// A preset is broken.
+    pub broken_presets: bool,
+    /// It ended although something was left that would have been sent: why.
+    pub stopped_for: Option<String>,
+}
+
+/// What keeps the engine from running at all.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A person has to change the configuration or the folders.
+    #[error("{0}")]
+    Wrong(String),
+    /// Another daemon holds this inbox.
+    #[error("{0}")]
+    Held(String),
+    /// The ledger failed at the start.
+    #[error(transparent)]
+    Ledger(#[from] crate::ledger::LedgerError),
+    /// The spool or another folder of ours can't be used.
+    #[error("{0}")]
+    State(String),
+}

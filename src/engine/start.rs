@@ -1,0 +1,156 @@
+//! An engine begins: folders, lock, spool, recovery, watches, key; in this order.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::domain::arrivals::Arrivals;
+use crate::domain::gate::{Gate, Why};
+use crate::domain::ids::Mono;
+use crate::domain::pace::Pace;
+use crate::domain::status::Status;
+use crate::outbox::listing::Listings;
+use crate::outbox::spool::Spool;
+use crate::reference::Budget;
+
+use super::clock::Clock;
+use super::ctx::{Ctx, SingleFlight};
+use super::site::{Site, SiteError};
+use super::{
+    Control, DECODE_BUDGET, Deps, Ended, Engine, EngineError, Hooks, LOOK_AGAIN, Locked, inflow, plan, status,
+};
+
+impl Engine {
+    /// An engine over folders that are there, with everything that a crash left put in order. Ends with an
+    /// error if a person has to act first. Waits for an inbox that is not there, telling so, until `control`
+    /// says stop (`Ok(None)`).
+    pub async fn start(
+        deps: Deps,
+        mut control: mpsc::Receiver<Control>,
+        publish: watch::Sender<Status>,
+    ) -> Result<Option<Self>, EngineError> {
+        let Deps { mut config, state_dir, ledger, ledger_was_good, keys, client, once, hooks } = deps;
+        let Hooks { beat, ready, lock_working } = hooks;
+        let mut ready = Some(ready);
+        let clock = Clock::start();
+        let (tx, rx) = mpsc::channel(1024);
+        let since = clock.wall();
+        let site = loop {
+            match Site::open(&config, &state_dir) {
+                Ok(site) => break site,
+                Err(SiteError::NoInbox(path)) if !once => {
+                    let text = format!(
+                        "the inbox {} is not there; it is waited for (reimagined init makes one)",
+                        path.display()
+                    );
+                    if publish.send_if_modified(|status| status::lost(status, &text, since)) {
+                        tracing::warn!("{text}");
+                    }
+                    if let Some(ready) = ready.take() {
+                        ready();
+                    }
+                }
+                Err(e) => return Err(EngineError::Wrong(e.to_string())),
+            }
+            let pause = beat.as_ref().map_or(LOOK_AGAIN, |(every, _)| (*every).min(LOOK_AGAIN));
+            tokio::select! {
+                asked = control.recv() => match asked {
+                    None | Some(Control::Stop) => return Ok(None),
+                    Some(Control::Reload(new)) => config = config.reloaded(*new),
+                    Some(Control::Rescan) => {}
+                },
+                () = tokio::time::sleep(pause) => {}
+            }
+            if let Some((_, beat)) = &beat {
+                beat();
+            }
+        };
+        let working_lock = match lock_working(&site.working) {
+            Ok(lock) => lock,
+            Err(Locked::Held(text)) => return Err(EngineError::Held(text)),
+            Err(Locked::Failed(text)) => return Err(EngineError::State(text)),
+        };
+        let spool = Spool::new(&state_dir).map_err(|e| EngineError::State(e.to_string()))?;
+        // What lies there was of no use to anybody but the process that made it.
+        let _ = std::fs::remove_dir_all(plan::prepared_dir(&state_dir));
+        let backend = inflow::backend(&config, &site);
+        let rules = inflow::rules(&config, &backend);
+        let ctx = Ctx {
+            config: Arc::new(config),
+            site: Arc::new(site),
+            ledger,
+            client,
+            keys,
+            spool: Arc::new(spool),
+            listings: Arc::new(Listings::new()),
+            budget: Arc::new(Budget::new(DECODE_BUDGET)),
+            uploads: Arc::new(SingleFlight::default()),
+            clock,
+            tx,
+        };
+        let config = &ctx.config;
+        let mut engine = Self {
+            hooks_beat: beat,
+            hooks_ready: ready,
+            lock_working,
+            working_lock: Some(working_lock),
+            rx,
+            control,
+            publish,
+            tasks: JoinSet::new(),
+            arrivals: Arrivals::new(rules),
+            gate: Gate::new(config.retry.probe_interval),
+            pace: Pace::new(config.api.requests_per_minute, config.api.max_in_flight),
+            plans: HashMap::new(),
+            plan_order: Vec::new(),
+            plan_retries: HashMap::new(),
+            works: BTreeMap::new(),
+            work_order: Vec::new(),
+            preset_files: HashMap::new(),
+            preset_generation: 0,
+            backend,
+            watcher: None,
+            inbox_lost: None,
+            inbox_check: false,
+            scanning: false,
+            rescan_wanted: true,
+            next_scan: Mono::default(),
+            scans_done: 0,
+            looking: false,
+            hints: HashMap::new(),
+            trouble: None,
+            trouble_past: None,
+            recovering: false,
+            next_tidy: Mono::default(),
+            room_check: false,
+            limited: None,
+            blocked: HashMap::new(),
+            warned: HashSet::new(),
+            turned: Mono::default(),
+            turned_wall: since,
+            stopping: None,
+            once,
+            once_wait: None,
+            next_beat: Mono::default(),
+            next_usage: Mono::default(),
+            usage_wanted: false,
+            status_due: Some(Mono::default()),
+            figures: status::Figures::default(),
+            ended: Ended::default(),
+            ledger_was_good,
+            ctx,
+        };
+        engine.recover().await?;
+        engine.start_watching();
+        if engine.ctx.keys.key().is_none()
+            && let Err(e) = engine.ctx.keys.read()
+        {
+            let (now, wall) = (engine.now(), engine.ctx.clock.wall());
+            tracing::error!("{e}");
+            engine.gate.pause(Why::Key, &e.to_string(), now, wall);
+        }
+        Ok(Some(engine))
+    }
+}

@@ -454,6 +454,19 @@ fn the_map_names_every_room_and_leads_to_what_is_there() {
 }
 
 #[test]
+fn the_documents_lead_to_one_another_and_to_files_that_are_there() {
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
+        let text = read(document);
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|t| !t.contains("://") && !t.starts_with('#')) {
+            let file = target.split('#').next().unwrap();
+            assert!(root().join(file).exists(), "{document} leads to {target}, which is not there");
+        }
+    }
+    assert!(read("README.md").contains("(ARCHITECTURE.md)"), "the README leads to the map");
+}
+
+#[test]
 fn each_dependency_is_used_and_stands_on_the_map_with_its_reason() {
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
     let named = |table: &str| -> BTreeSet<String> { manifest[table].as_table().unwrap().keys().cloned().collect() };

@@ -37,7 +37,7 @@ pub struct Site {
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
     /// The inbox is not there (unmounted, deleted, not made yet): wait for it.
-    #[error("the inbox {} is not there", .0.display())]
+    #[error("the inbox {} is not there (reimagined init makes one)", .0.display())]
     NoInbox(PathBuf),
     /// A person has to change the configuration or the folders.
     #[error("{0}")]

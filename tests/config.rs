@@ -125,7 +125,7 @@ fn the_configuration_is_found_by_the_environment_too() {
 fn a_state_directory_with_the_ledger_of_a_newer_version_is_left_alone() {
     let site = Site::new();
     assert_eq!(site.once(), 0);
-    let name = site.names("state").into_iter().find(|n| n.ends_with(".db") || n.ends_with(".sqlite"));
+    let name = site.names("state").into_iter().find(|n| n == "ledger.db");
     let path = site.path("state").join(name.expect("a ledger"));
     let db = rusqlite::Connection::open(&path).unwrap();
     db.pragma_update(None, "user_version", 9999).unwrap();

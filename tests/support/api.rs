@@ -2,6 +2,7 @@
 //! also cut, delay, lie about lengths, or say nothing at all.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
@@ -190,10 +191,10 @@ impl Answer {
     fn head(&self) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {} Whatever\r\n", self.status);
         for (name, value) in self.headers.iter().filter(|(n, v)| n != "content-type" || !v.is_empty()) {
-            head += &format!("{name}: {value}\r\n");
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         if !matches!(self.how, How::Endless) && !self.headers.iter().any(|(n, _)| n == "content-length") {
-            head += &format!("content-length: {}\r\n", self.body.len());
+            let _ = write!(head, "content-length: {}\r\n", self.body.len());
         }
         (head + "\r\n").into_bytes()
     }

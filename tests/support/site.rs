@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -295,14 +296,14 @@ impl Site {
     pub fn describe(&self) -> String {
         let mut out = String::new();
         for folder in FOLDERS {
-            out += &format!("{folder}: {:?}\n", self.names(folder));
+            let _ = writeln!(out, "{folder}: {:?}", self.names(folder));
         }
         for (path, bytes) in self.files("errors").iter().filter(|(p, _)| p.to_string_lossy().ends_with(".error.txt")) {
-            out += &format!("--- {}\n{}", path.display(), String::from_utf8_lossy(bytes));
+            let _ = write!(out, "--- {}\n{}", path.display(), String::from_utf8_lossy(bytes));
         }
         for request in self.api.requests() {
             let body: String = String::from_utf8_lossy(&request.body).chars().take(200).collect();
-            out += &format!("{} {} {body}\n", request.method, request.path);
+            let _ = writeln!(out, "{} {} {body}", request.method, request.path);
         }
         out + &format!("{:#}\n{}", self.status(), self.logs())
     }

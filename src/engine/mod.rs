@@ -1,7 +1,7 @@
 //! One loop that takes events, asks the domain what to do, hands effects to workers and records before it acts.
 //!
 //! [`Engine::run`] is the daemon: it ends by a signal, or in `once` mode when nothing is left to do. Workers own
-//! their work and send one [`event::Event`] back; nothing but the loop changes the engine's state, and no
+//! their work and send one event back; nothing but the loop changes the engine's state, and no
 //! transaction is held across an await. What it is doing is published as a [`Status`] to whoever watches.
 
 mod answers;

@@ -86,6 +86,7 @@ pub(super) struct Ctx {
     pub spool: Arc<Spool>,
     pub listings: Arc<Listings>,
     pub budget: Arc<Budget>,
+    pub studio: super::studio::Studio,
     pub uploads: Arc<SingleFlight>,
     pub clock: Clock,
     pub tx: mpsc::Sender<Event>,

@@ -23,6 +23,7 @@ mod send;
 pub mod site;
 mod start;
 mod status;
+mod studio;
 mod works;
 
 use std::any::Any;

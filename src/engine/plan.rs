@@ -203,7 +203,7 @@ async fn prepare(ctx: &Ctx, picture: Picture) -> Result<Ready, NoReference> {
     let Whole::Whole { format, end, .. } = picture.whole else {
         return Err(NoReference::Drop("the picture is not whole".into()));
     };
-    let done = blocking(move || {
+    let done = ctx.studio.run(move || {
         std::fs::create_dir_all(&into).map_err(|source| PrepareError::Io { path: into.clone(), source })?;
         let original = Original { file: &picture.file, path: &picture.path, format, end };
         reference::prepare(&original, &rules, &into, &budget)

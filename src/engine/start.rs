@@ -18,6 +18,7 @@ use crate::reference::Budget;
 use super::clock::Clock;
 use super::ctx::{Ctx, SingleFlight};
 use super::site::{Site, SiteError};
+use super::studio::Studio;
 use super::{
     Control, DECODE_BUDGET, Deps, Ended, Engine, EngineError, Hooks, LOOK_AGAIN, Locked, inflow, plan, status,
 };
@@ -86,6 +87,7 @@ impl Engine {
             spool: Arc::new(spool),
             listings: Arc::new(Listings::new()),
             budget: Arc::new(Budget::new(DECODE_BUDGET)),
+            studio: Studio::open().map_err(|e| EngineError::State(format!("no thread for pictures: {e}")))?,
             uploads: Arc::new(SingleFlight::default()),
             clock,
             tx,

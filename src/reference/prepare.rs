@@ -170,7 +170,8 @@ pub fn cache_key(original: Fingerprint, rules: &Rules) -> Fingerprint {
 }
 
 /// Makes the bytes to send of `original`, in a new file in the directory `into`. Blocks, also on `budget`:
-/// for threads that may.
+/// for threads that may, few of them: the system's allocator keeps tens of megabytes back for each thread that
+/// decoded a large picture.
 pub fn prepare(original: &Original<'_>, rules: &Rules, into: &Path, budget: &Budget) -> Result<Prepared, PrepareError> {
     let reading = |source| PrepareError::Io { path: original.path.to_path_buf(), source };
     let writing = |source| PrepareError::Io { path: into.to_path_buf(), source };
@@ -188,7 +189,7 @@ pub fn prepare(original: &Original<'_>, rules: &Rules, into: &Path, budget: &Bud
 
     let permit = budget.take(memory);
     let work = || encode(original, &survey, why.map(|_| max_edge), file.as_file(), rules.max_bytes, permit);
-    let written = apart(work).map_err(reading)?.map_err(|failed| match failed {
+    let written = apart(work).map_err(|failed| match failed {
         Failed::TooMany(bytes) => PrepareError::DoesNotFit { bytes, max_bytes: rules.max_bytes },
         Failed::Io(e) => writing(e),
         // A disk that fails looks like a damaged picture to a decoder.
@@ -244,13 +245,10 @@ fn encode(
     fit(&Decoded { pixels, profile }, as_png, file, max_bytes).map(Some)
 }
 
-/// Runs a decoder on a thread of its own. One that panics has met a broken picture. And what the allocator
-/// keeps back for a thread is kept once for each decoder that runs at one time, not once for each worker.
-fn apart<T: Send>(work: impl FnOnce() -> Result<T, Failed> + Send) -> io::Result<Result<T, Failed>> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("picture".into()).spawn_scoped(scope, work)?;
-        Ok(thread.join().unwrap_or_else(|_| Err(Failed::Codec("its data makes no sense".into()))))
-    })
+/// Runs a decoder. One that panics has met a broken picture.
+fn apart<T>(work: impl FnOnce() -> Result<T, Failed>) -> Result<T, Failed> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Failed::Codec("its data makes no sense".into())))
 }
 
 fn survey(original: &Original<'_>) -> Result<Survey, Stop> {

@@ -257,7 +257,7 @@ fn pauses_and_goes_on(status: u16, words: &str) {
     well.store(true, std::sync::atomic::Ordering::SeqCst);
     site.wait("all is done", || site.results().len() == 5);
     site.wait("it says so", || site.status()["state"] == "running");
-    assert_eq!(site.names("archive").len(), 10);
+    site.wait("the originals are filed", || site.names("archive").len() == 10);
     assert_eq!(daemon.stop(), 0);
 }
 

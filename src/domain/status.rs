@@ -26,7 +26,7 @@ pub struct Status {
     pub in_work: u64,
     /// Those drops, the longest in work first; [`MAX_LISTED`] at most.
     pub work: Vec<Work>,
-    /// How many drops wait, by reason (`settling`, `prompt`, `image`, `preset`, `limit` …).
+    /// How many drops wait, by reason (`settling`, `prompt`, `image`, `preset_broken`, `limit` …).
     pub waiting: BTreeMap<String, u64>,
     /// Some of those that wait; [`MAX_LISTED`] at most.
     pub waiting_for: Vec<Waiting>,

@@ -148,7 +148,10 @@ impl Engine {
     /// Claims planned drops and sends their first shots.
     fn start_planned(&mut self, scope: Scope<'_>, now: Mono) -> bool {
         let mut started = false;
-        for place in self.plan_order.clone() {
+        // What was planned ahead does not go before what came later with a higher priority.
+        let mut order = self.plan_order.clone();
+        order.sort_by_key(|place| std::cmp::Reverse(self.arrivals.priority_of(&place.folder)));
+        for place in order {
             if self.pace.fits(now) != Fits::Now || (scope.is_one() && started) {
                 return started;
             }

@@ -234,6 +234,14 @@ impl Arrivals {
         self.ids.values().all(|id| known(*id) || unreadable(*id))
     }
 
+    /// What the preset of `folder` says of its turn, higher first; 0 while that is not known.
+    pub fn priority_of(&self, folder: &RelPath) -> i64 {
+        match self.ids.get(folder).and_then(|id| self.folders[*id as usize].state.as_ref()) {
+            Some(PresetState::Ok { priority, .. }) => *priority,
+            _ => 0,
+        }
+    }
+
     /// The presets of `folder` and below are to be read again (the configuration's `[preset]` changed).
     pub fn reread_presets(&mut self, folder: &RelPath) {
         if let Some(&id) = self.ids.get(folder) {

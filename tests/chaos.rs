@@ -82,7 +82,7 @@ fn all_is_accounted_for(site: &Site, drops: usize) {
 /// Starts and kills a daemon until nothing is left, or `times` times.
 fn run_and_kill(site: &Site, dice: &mut Dice, times: usize) {
     for _ in 0..times {
-        let daemon = site.run();
+        let daemon = site.begin();
         // From before the first scan until some are done.
         std::thread::sleep(Duration::from_millis(30 + dice.roll(400)));
         daemon.kill();
@@ -145,7 +145,7 @@ fn stops_at_any_moment_end_every_drop_well() {
     drop_many(&site, drops);
     let mut dice = Dice(7);
     for _ in 0..20 {
-        let daemon = site.run();
+        let daemon = site.begin();
         std::thread::sleep(Duration::from_millis(20 + dice.roll(200)));
         daemon.signal(if dice.roll(2) == 0 { Signal::TERM } else { Signal::INT });
         let code = daemon.ends();
@@ -205,7 +205,7 @@ fn an_api_in_a_bad_mood_is_not_paid_twice() {
     let drops = 24;
     drop_many(&site, drops);
     let daemon = site.run();
-    site.wait("it runs, and all has ended", || site.status()["pid"] == daemon.pid() && site.is_empty());
+    site.wait("all has ended", || site.is_empty());
     assert_eq!(daemon.stop(), 0);
     assert_eq!(*again.lock().unwrap(), [], "{}", site.describe());
     all_is_accounted_for(&site, drops);
@@ -219,7 +219,7 @@ fn kills_while_the_api_is_in_a_bad_mood_pay_for_nothing_twice() {
     drop_many(&site, drops);
     run_and_kill(&site, &mut Dice(5), 12);
     let daemon = site.run();
-    site.wait("it runs, and all has ended", || site.status()["pid"] == daemon.pid() && site.is_empty());
+    site.wait("all has ended", || site.is_empty());
     assert_eq!(daemon.stop(), 0);
     assert_eq!(*again.lock().unwrap(), [], "{}", site.describe());
     all_is_accounted_for(&site, drops);

@@ -733,8 +733,9 @@ fn one_folder_does_not_starve_another_and_priority_goes_first() {
     gate.open();
     site.wait("all are done", || site.results().len() == 15);
     let prompts: Vec<_> = site.api.calls().iter().map(support::api::Request::prompt).collect();
-    assert_eq!(prompts[1], "first", "{prompts:?}");
-    assert!(prompts[..4].contains(&"single".to_owned()), "{prompts:?}");
+    // Two may be planned ahead by then.
+    assert!(prompts[..4].contains(&"first".to_owned()), "{prompts:?}");
+    assert!(prompts[..6].contains(&"single".to_owned()), "{prompts:?}");
 }
 
 #[test]

@@ -211,8 +211,15 @@ impl Site {
         self.path(format!("run-{}.log", self.runs.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// `reimagined run`.
+    /// `reimagined run`, once it said in its status that it is there (so it heeds signals), or has ended.
     pub fn run(&self) -> Daemon {
+        let mut daemon = self.begin();
+        self.wait("the daemon is up", || self.status()["pid"] == daemon.pid() || !daemon.runs());
+        daemon
+    }
+
+    /// `reimagined run`, just begun.
+    pub fn begin(&self) -> Daemon {
         let mut command = self.command();
         command.arg("run");
         Daemon::spawn(command, &self.next_log())

@@ -39,6 +39,11 @@ pub fn run(global: &Global, args: &Run) -> Result<(), Failure> {
     });
     runtime.shutdown_timeout(Duration::from_secs(2));
     let ended = ended?;
+    if ended.crashed {
+        return Err(Failure::unexpected(
+            "a worker failed in a way nobody foresaw; start it again, and please report this",
+        ));
+    }
     if let Some(why) = &ended.stopped_for {
         return Err(Failure::new(Code::Paused, format!("stopped: {why}; the rest waits in the inbox")));
     }

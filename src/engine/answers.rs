@@ -44,7 +44,7 @@ impl Engine {
                 return self.our_trouble(&why, now);
             }
             Answer::Never(why) => {
-                self.not_sent(id, no, now);
+                self.take_back(id, no);
                 let reason = format!("it was not sent: {why}");
                 return self.step(id, no, ShotEvent::Fail { reason, billed: Billed::No });
             }
@@ -62,6 +62,11 @@ impl Engine {
 
     /// A send that did not happen: the shot is due again, and nothing is counted.
     fn not_sent(&mut self, id: DropId, no: ShotNo, now: Mono) {
+        self.take_back(id, no);
+        self.send_back_if_paused(id, now);
+    }
+
+    fn take_back(&mut self, id: DropId, no: ShotNo) {
         self.pace.ended(false);
         if let Some(work) = self.works.get_mut(&id) {
             work.busy.remove(&no);
@@ -72,7 +77,6 @@ impl Engine {
             let place = work.place.clone();
             self.gate.not_sent(&place);
         }
-        self.send_back_if_paused(id, now);
     }
 
     fn judged(&mut self, id: DropId, no: ShotNo, verdict: &Verdict, now: Mono) {
@@ -221,6 +225,8 @@ impl Engine {
     /// A limit is reached: nothing is sent until there is room.
     pub(super) fn limit(&mut self, sent: Sent, now: Mono) {
         let Sent::Limited { wait, which } = sent else { return };
+        // By the time there is room their uploads may be gone.
+        self.put_plans_back(now);
         let wait = wait.max(Duration::from_millis(50));
         let until_wall = self.ctx.clock.wall().checked_add(jiff::SignedDuration::try_from(wait).unwrap_or_default());
         if self.limited.is_none() {

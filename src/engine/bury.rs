@@ -23,6 +23,7 @@ impl Engine {
             && self.trouble.is_none()
             && self.blocked.is_empty()
             && self.inbox_lost.is_none()
+            && !self.recovering
             && self.stopping.is_none()
     }
 
@@ -69,6 +70,11 @@ impl Engine {
     pub(super) fn bury_now(&mut self, candidate: Candidate, members: Vec<Member>, reason: String) {
         let place = candidate.place();
         self.plan_order.retain(|p| *p != place);
+        if self.recovering {
+            // Nothing is claimed while working is being put in order.
+            self.plans.insert(place, Planning::Doomed(Box::new(candidate), members, reason));
+            return;
+        }
         self.plans.insert(place, Planning::Burying);
         let ctx = self.ctx.clone();
         self.spawn(send::bury(ctx, candidate, members, reason));

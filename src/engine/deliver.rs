@@ -95,33 +95,33 @@ async fn fetch_and_keep(ctx: &Ctx, id: DropId, shot: &Shot) -> Fetched {
 
 /// Publishes a received shot: commits its name, then provenance and picture, then commits the delivery.
 /// `number` is the set's, if it was chosen already.
-pub(super) async fn publish(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot: Shot) {
-    let (id, no) = (open.drop.id, shot.no);
+pub(super) async fn publish(ctx: Ctx, open: OpenDrop, frozen: Frozen, mut shot: Shot) {
+    let id = open.drop.id;
     let mut number = open.number;
-    let done = deliver(&ctx, &open, &frozen, shot, &mut number).await;
-    ctx.send(Event::Published { drop: id, shot: no, number, done }).await;
+    let done = deliver(&ctx, &open, &frozen, &mut shot, &mut number).await;
+    ctx.send(Event::Published { drop: id, number, now: Box::new(shot), done }).await;
 }
 
 async fn deliver(
     ctx: &Ctx,
     open: &OpenDrop,
     frozen: &Frozen,
-    mut shot: Shot,
+    shot: &mut Shot,
     number: &mut Option<u32>,
-) -> Result<Shot, String> {
+) -> Result<(), String> {
     let id = open.drop.id;
     // Names that turned out to be taken although no listing shows them yet.
     let mut at_least = 1;
     loop {
         if !matches!(shot.state, ShotState::Publishing { .. }) || at_least > 1 {
-            let n = choose(ctx, open, frozen, &shot, *number, at_least).await?;
+            let n = choose(ctx, open, frozen, shot, *number, at_least).await?;
             if *number != Some(n) {
                 ctx.record(move |l| l.number(id, n)).await.map_err(|e| e.to_string())?;
                 *number = Some(n);
             }
-            let name = output_name(ctx, open, frozen, &shot, n).ok_or("the shot has no picture")?;
-            shot = shot.apply(ShotEvent::Name { name }).map_err(|e| e.to_string())?;
-            record_step(ctx, id, &shot).await;
+            let name = output_name(ctx, open, frozen, shot, n).ok_or("the shot has no picture")?;
+            *shot = shot.apply(ShotEvent::Name { name }).map_err(|e| e.to_string())?;
+            record_step(ctx, id, shot).await;
         }
         let (again, open2, frozen2, named) = (ctx.clone(), open.clone(), frozen.clone(), shot.clone());
         match blocking(move || put_out(&again, &open2, &frozen2, &named)).await? {
@@ -130,9 +130,9 @@ async fn deliver(
             Err(e) => return Err(e.to_string()),
         }
     }
-    let delivered = shot.apply(ShotEvent::Deliver).map_err(|e| e.to_string())?;
-    record_step(ctx, id, &delivered).await;
-    Ok(delivered)
+    *shot = shot.apply(ShotEvent::Deliver).map_err(|e| e.to_string())?;
+    record_step(ctx, id, shot).await;
+    Ok(())
 }
 
 fn put_out(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot) -> Result<(), OutboxError> {

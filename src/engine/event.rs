@@ -154,9 +154,10 @@ pub(super) enum Event {
     },
     Published {
         drop: DropId,
-        shot: ShotNo,
         number: Option<u32>,
-        done: Stepped,
+        /// As it was last committed, whatever came of it.
+        now: Box<Shot>,
+        done: Result<(), String>,
     },
     Reuploaded {
         drop: DropId,
@@ -166,11 +167,13 @@ pub(super) enum Event {
     },
     Filed {
         drop: DropId,
+        /// The names that were committed, whatever came of them.
+        filing: Option<crate::ledger::Filing>,
         done: Result<FiledAs, String>,
     },
     WentBack {
         drop: DropId,
-        back: Result<Back, String>,
+        back: Back,
     },
     /// Recovery ran again: where the originals of lost drops were found.
     Recovered(Vec<(DropId, PathBuf)>),
@@ -202,7 +205,7 @@ pub(super) enum KeepFault {
 pub(super) enum Back {
     /// It lies in the inbox again.
     InInbox,
-    /// A name is taken there, or the folders are in trouble: it stays due in working.
+    /// A name is taken there, or the folders or the ledger are in trouble: it stays due in working.
     Stays,
     /// Its row was closed, but it could not move: a new row keeps it due in working.
     Reborn(Box<OpenDrop>),

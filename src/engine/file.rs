@@ -22,24 +22,27 @@ use super::pump::place_of;
 use super::send;
 
 /// Files the originals of a drop whose shots have all ended, closes its row and tells the loop.
-pub(super) async fn file(ctx: Ctx, open: OpenDrop) {
+pub(super) async fn file(ctx: Ctx, mut open: OpenDrop) {
     let id = open.drop.id;
-    let done = file_all(&ctx, open).await;
-    ctx.send(Event::Filed { drop: id, done }).await;
+    let done = file_all(&ctx, &mut open).await;
+    ctx.send(Event::Filed { drop: id, filing: open.filing, done }).await;
 }
 
-async fn file_all(ctx: &Ctx, mut open: OpenDrop) -> Result<FiledAs, String> {
+async fn file_all(ctx: &Ctx, open: &mut OpenDrop) -> Result<FiledAs, String> {
     let id = open.drop.id;
     let fate = fate(&open.drop.shots).ok_or("a shot has not ended")?;
-    let reason = reason(&open);
+    let reason = reason(open);
     let (mut at_least, mut before) = (1, None);
     loop {
         if open.filing.is_none() {
-            let filing = choose(ctx, &open, fate, at_least).await?;
-            let filing = keep_arrived(ctx, &open, before.take(), filing).await?;
-            let row = filing.clone();
-            ctx.record(move |l| l.file_under(id, &row)).await.map_err(|e| e.to_string())?;
-            open.filing = Some(filing);
+            match name(ctx, open, fate, at_least, before.clone()).await {
+                Ok(filing) => open.filing = Some(filing),
+                Err(e) => {
+                    // What has arrived has arrived under these.
+                    open.filing = before;
+                    return Err(e);
+                }
+            }
         }
         let Some(filing) = open.filing.clone() else { return Err("no names were chosen".into()) };
         let (again, row) = (ctx.clone(), open.clone());
@@ -70,6 +73,16 @@ async fn file_all(ctx: &Ctx, mut open: OpenDrop) -> Result<FiledAs, String> {
         (Fate::Errors, None) => FiledAs::Failed { reason, note: open.drop.folder.under(&ctx.site.errors) },
         (Fate::Archive, _) => FiledAs::Archived,
     })
+}
+
+/// Chooses names and commits them.
+async fn name(ctx: &Ctx, open: &OpenDrop, fate: Fate, at_least: u32, before: Option<Filing>) -> Result<Filing, String> {
+    let id = open.drop.id;
+    let chosen = choose(ctx, open, fate, at_least).await?;
+    let filing = keep_arrived(ctx, open, before, chosen).await?;
+    let row = filing.clone();
+    ctx.record(move |l| l.file_under(id, &row)).await.map_err(|e| e.to_string())?;
+    Ok(filing)
 }
 
 /// The new names, but for what has arrived under its name of `before` already.
@@ -273,7 +286,7 @@ pub(super) async fn go_back(ctx: Ctx, open: OpenDrop) {
     ctx.send(Event::WentBack { drop: id, back }).await;
 }
 
-async fn return_all(ctx: &Ctx, open: OpenDrop) -> Result<Back, String> {
+async fn return_all(ctx: &Ctx, open: OpenDrop) -> Back {
     let (id, now) = (open.drop.id, ctx.clock.wall());
     let (site, row) = (ctx.site.clone(), open.clone());
     let free = blocking(move || {
@@ -282,23 +295,33 @@ async fn return_all(ctx: &Ctx, open: OpenDrop) -> Result<Back, String> {
         let taken = || claim::taken(&row.drop.working, &site.inbox, &row.drop.folder, &moving(&row));
         there && taken().is_ok_and(|taken| taken.is_empty())
     });
-    if !free.await? {
-        return Ok(Back::Stays);
+    if !free.await.unwrap_or(false) {
+        return Back::Stays;
     }
-    ctx.record(move |l| l.close(id, Ending::Returned, None, now)).await.map_err(|e| e.to_string())?;
+    if let Err(e) = ctx.record(move |l| l.close(id, Ending::Returned, None, now)).await {
+        tracing::warn!(error = %e, "the ledger can't record that a drop goes back; it stays due in working");
+        return Back::Stays;
+    }
     let (site, row) = (ctx.site.clone(), open.clone());
     let returned =
-        blocking(move || claim::unclaim(&row.drop.working, &site.inbox, &row.drop.folder, &moving(&row))).await?;
+        blocking(move || claim::unclaim(&row.drop.working, &site.inbox, &row.drop.folder, &moving(&row))).await;
     let why = match returned {
-        Ok(returned) if returned.is_back() => return Ok(Back::InInbox),
-        Ok(returned) => format!("{:?}: the name is taken", returned.taken),
-        Err(e) => e.to_string(),
+        Ok(Ok(returned)) if returned.is_back() => return Back::InInbox,
+        Ok(Ok(returned)) => format!("{:?}: the name is taken", returned.taken),
+        Ok(Err(e)) => e.to_string(),
+        Err(e) => e,
     };
     tracing::warn!(reason = %why, "a drop could not go back into the inbox; it stays due in working");
     let mut reborn = open;
     reborn.drop.id = send::new_id();
     reborn.drop.continues = Some(id);
-    let (row, moment) = (reborn.drop.clone(), ctx.clock.moment());
-    ctx.record(move |l| l.begin(&row, None, Limits::default(), &moment)).await.map_err(|e| e.to_string())?;
-    Ok(Back::Reborn(Box::new(reborn)))
+    // Its old row is closed: without a new one nobody would know of it.
+    loop {
+        let (row, moment) = (reborn.drop.clone(), ctx.clock.moment());
+        match ctx.record(move |l| l.begin(&row, None, Limits::default(), &moment)).await {
+            Ok(_) => return Back::Reborn(Box::new(reborn)),
+            Err(e) => tracing::warn!(error = %e, "the ledger can't take it up again; trying until it can"),
+        }
+        tokio::time::sleep(super::LOOK_AGAIN).await;
+    }
 }

@@ -324,7 +324,8 @@ impl Engine {
             tracing::info!("the inbox is back");
         }
         self.put_plans_back(now);
-        self.recover_again();
+        self.recovering = true;
+        self.recover_wanted = true;
         self.backend = backend(&self.ctx.config, &self.ctx.site);
         self.arrivals.set_rules(rules(&self.ctx.config, &self.backend), now);
         self.arrivals.folder_gone(&RelPath::root(), now);

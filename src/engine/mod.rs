@@ -155,6 +155,10 @@ pub struct Engine {
     trouble_past: Option<PastTrouble>,
     /// Recovery runs again: nothing is claimed meanwhile.
     recovering: bool,
+    recover_wanted: bool,
+    recover_running: bool,
+    /// Ended drops that were continued in this run: each is, once.
+    continued: HashSet<DropId>,
     next_tidy: Mono,
     room_check: bool,
     limited: Option<Limited>,
@@ -195,7 +199,14 @@ impl Engine {
                     }
                 }
                 () = watched(self.watcher.clone()) => self.drain_hints(),
-                Some(_) = self.tasks.join_next() => {}
+                Some(ended) = self.tasks.join_next() => {
+                    if ended.is_err_and(|e| e.is_panic()) {
+                        // What it had in hand is nobody's now. A new start settles it.
+                        tracing::error!("a worker failed in a way nobody foresaw; please report this");
+                        self.ended.crashed = true;
+                        break;
+                    }
+                }
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             self.turn();
@@ -231,6 +242,7 @@ impl Engine {
         self.arrivals.tick(now);
         self.keep_looking(now);
         self.read_presets(now);
+        self.recover_when_still();
         self.pump(now);
         self.tidy(now);
         self.refresh_status(now);
@@ -266,6 +278,7 @@ impl Engine {
                         "stopping: nothing new is taken, what is in flight may finish"
                     );
                     self.stopping = Some(now + self.ctx.config.service.grace);
+                    self.works.values_mut().for_each(|w| w.stays = false);
                     self.send_back_what_can_go(now);
                 }
             }
@@ -293,6 +306,7 @@ impl Engine {
             Err(e) => {
                 tracing::error!("{e}");
                 self.gate.pause(Why::Key, &e.to_string(), now, self.ctx.clock.wall());
+                self.everything_pauses(now);
             }
         }
         let settings = client_settings(&config);
@@ -360,10 +374,10 @@ impl Engine {
             Event::Stepped { drop, shot, stepped } => self.stepped(drop, shot, stepped, now),
             Event::Kept { drop, shot, kept } => self.kept(drop, shot, kept, now),
             Event::Fetched { drop, shot, fetched } => self.fetched(drop, shot, fetched, now),
-            Event::Published { drop, shot, number, done } => self.published(drop, shot, number, done, now),
+            Event::Published { drop, number, now: shot, done } => self.published(drop, number, *shot, done, now),
             Event::Reuploaded { drop, shot, refusal, done } => self.reuploaded(drop, shot, &refusal, done, now),
             Event::Recovered(found) => self.recovered(found, now),
-            Event::Filed { drop, done } => self.filed(drop, done, now),
+            Event::Filed { drop, filing, done } => self.filed(drop, filing, done, now),
             Event::WentBack { drop, back } => self.went_back(drop, back, now),
             Event::Credits { credits, total, key } => self.credits(credits, total, key, now),
             Event::Room(trouble) => self.room(trouble, now),

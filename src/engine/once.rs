@@ -22,7 +22,7 @@ impl Engine {
                 );
                 return true;
             }
-            return self.pace.in_flight() == 0 && !busy && !starting;
+            return self.pace.in_flight() == 0 && !busy && !starting && !self.recover_running;
         }
         self.once && self.once_is_done(now)
     }

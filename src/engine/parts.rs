@@ -73,6 +73,8 @@ pub struct Ended {
     pub delivered: u64,
     /// Drops that went to errors in this run.
     pub failed: u64,
+    /// A worker panicked: the process has to start anew.
+    pub crashed: bool,
     /// A preset is broken.
     pub broken_presets: bool,
     /// It ended although something was left that would have been sent: why.

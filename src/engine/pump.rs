@@ -1,8 +1,6 @@
 //! What is sent next: shots that are due, drops that are planned, and candidates to be planned, as gate, pace,
 //! limits and turns allow.
 
-use std::time::Duration;
-
 use crate::domain::arrivals::Candidate;
 use crate::domain::gate::May;
 use crate::domain::ids::{DropId, Mono, Place, RelPath, ShotNo};
@@ -13,7 +11,7 @@ use crate::ledger::{Member, OpenDrop};
 
 use super::event::{Event, NotStarted, Plan, Prepared};
 use super::frozen::Frozen;
-use super::works::Work;
+use super::works::{Work, wait};
 use super::{Engine, Planning, plan, send};
 
 /// What may be sent in this turn.
@@ -105,6 +103,7 @@ impl Engine {
     /// Sends due shots. `one` (a trial): at most one, and not the given drop's. Whether one was sent.
     fn send_due(&mut self, scope: Scope<'_>, now: Mono) -> bool {
         let wall = self.ctx.clock.wall();
+        let max_delay = self.ctx.config.retry.max_delay;
         let mut sent = false;
         for id in self.work_order.clone() {
             loop {
@@ -115,9 +114,10 @@ impl Engine {
                 if scope.leaves_out(&work.place) {
                     break;
                 }
-                let Some(shot) = work.due(wall).cloned() else { break };
+                let Some(shot) = work.due(wall, max_delay).cloned() else { break };
                 let Ok(sending) = shot.apply(ShotEvent::Send { at: wall }) else { break };
                 work.busy.insert(shot.no);
+                work.stays = false;
                 work.set(sending.clone());
                 work.since = wall;
                 let (frozen, prepared, place, open) =
@@ -249,8 +249,10 @@ impl Engine {
         let place = candidate.place();
         match plan {
             Plan::Ready(planned) => {
-                if self.gate.sends_back() || self.trouble.is_some() {
-                    // Its upload may be too old by the time the pause ends.
+                let used = planned.known.as_ref().is_some_and(|known| self.continued.contains(&known.id));
+                if self.gate.sends_back() || self.trouble.is_some() || used {
+                    // Its upload may be too old by the time the pause ends; or another copy took up the ended
+                    // drop that this one would continue.
                     self.arrivals.put_back(&candidate, now);
                 } else {
                     self.plans.insert(place, Planning::Ready(planned, self.preset_generation));
@@ -331,6 +333,10 @@ impl Engine {
     /// Plans that would continue an ended drop which another has taken up by now are made anew.
     fn put_back_continuing(&mut self, continued: Option<DropId>, now: Mono) {
         let Some(id) = continued else { return };
+        if self.continued.len() > 10_000 {
+            self.continued.clear();
+        }
+        self.continued.insert(id);
         let same = |(place, p): (&Place, &Planning)| match p {
             Planning::Ready(planned, _) if planned.known.as_ref().is_some_and(|k| k.id == id) => Some(place.clone()),
             _ => None,
@@ -403,8 +409,7 @@ impl Engine {
                     && !work.busy.contains(&shot.no)
                     && work.lost.is_none()
                 {
-                    let wait = not_before
-                        .map_or(Duration::ZERO, |at| Duration::try_from(at.duration_since(wall)).unwrap_or_default());
+                    let wait = wait(*not_before, wall, self.ctx.config.retry.max_delay);
                     if wait.is_zero() {
                         waits = true;
                     } else {

@@ -83,8 +83,15 @@ impl Engine {
 impl Engine {
     /// The inbox, and perhaps working with it, is there again: what is lost is looked for again, and what was
     /// claimed without a row goes back.
-    pub(super) fn recover_again(&mut self) {
-        self.recovering = true;
+    ///
+    /// Not while a drop is being claimed: its files would lie in working without a row.
+    pub(super) fn recover_when_still(&mut self) {
+        let claiming = |p: &super::Planning| matches!(p, super::Planning::Starting(_) | super::Planning::Burying);
+        if !self.recover_wanted || self.recover_running || self.plans.values().any(claiming) {
+            return;
+        }
+        self.recover_wanted = false;
+        self.recover_running = true;
         let ctx = self.ctx.clone();
         let rows: Vec<_> = self.works.values().map(|w| (w.open.clone(), w.lost.is_some())).collect();
         self.spawn(async move {
@@ -114,7 +121,8 @@ impl Engine {
     }
 
     pub(super) fn recovered(&mut self, found: Vec<(DropId, PathBuf)>, now: crate::domain::ids::Mono) {
-        self.recovering = false;
+        self.recover_running = false;
+        self.recovering = self.recover_wanted;
         for (id, working) in found {
             if let Some(work) = self.works.get_mut(&id) {
                 work.lost = None;

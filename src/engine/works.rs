@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::domain::ids::{DropId, Mono, Place, ShotNo};
 use crate::domain::life::{Shot, ShotEvent, ShotState, may_go_back};
 use crate::domain::verdict::Billed;
-use crate::ledger::OpenDrop;
+use crate::ledger::{Filing, OpenDrop};
 
 use super::event::{Back, Fetched, FiledAs, KeepFault, Prepared, Stepped};
 use super::frozen::Frozen;
@@ -78,12 +78,12 @@ impl Work {
     }
 
     /// The first shot that may be sent at this moment.
-    pub(super) fn due(&self, wall: Timestamp) -> Option<&Shot> {
+    pub(super) fn due(&self, wall: Timestamp, max_delay: Duration) -> Option<&Shot> {
         if self.closing || self.lost.is_some() {
             return None;
         }
         self.open.drop.shots.iter().find(|s| match &s.state {
-            ShotState::Due { not_before } => !self.busy.contains(&s.no) && not_before.is_none_or(|at| at <= wall),
+            ShotState::Due { not_before } => !self.busy.contains(&s.no) && wait(*not_before, wall, max_delay).is_zero(),
             _ => false,
         })
     }
@@ -92,6 +92,12 @@ impl Work {
     pub(super) fn has_due(&self) -> bool {
         self.lost.is_none() && self.open.drop.shots.iter().any(|s| matches!(s.state, ShotState::Due { .. }))
     }
+}
+
+/// How long a shot still has to wait. A moment further off than any delay comes from a wall clock that was set.
+pub(super) fn wait(not_before: Option<Timestamp>, wall: Timestamp, max_delay: Duration) -> Duration {
+    let wait = not_before.map_or(Duration::ZERO, |at| Duration::try_from(at.duration_since(wall)).unwrap_or_default());
+    if wait > max_delay { Duration::ZERO } else { wait }
 }
 
 impl Engine {
@@ -254,27 +260,33 @@ impl Engine {
         }
     }
 
-    pub(super) fn published(&mut self, id: DropId, no: ShotNo, number: Option<u32>, done: Stepped, now: Mono) {
+    pub(super) fn published(
+        &mut self,
+        id: DropId,
+        number: Option<u32>,
+        shot: Shot,
+        done: Result<(), String>,
+        now: Mono,
+    ) {
         let Some(work) = self.works.get_mut(&id) else { return };
-        work.busy.remove(&no);
+        work.busy.remove(&shot.no);
         if number.is_some() {
             work.open.number = number;
         }
-        match done {
-            Ok(shot) => {
-                if let ShotState::Delivered { name, .. } = &shot.state {
-                    let place = deliver::shown_name(&work.open.drop.folder, name);
-                    let cost = shot.receipt.cost;
-                    tracing::info!(drop = %work.place, result = %place, cost, request = shot.receipt.request_id, "delivered");
-                }
-                work.set(shot);
-                work.since = self.ctx.clock.wall();
-                self.blocked.remove(&id);
-                self.usage_wanted = true;
-                self.advance(id, now);
-            }
-            Err(why) => self.block(id, &why, now),
+        // Also where it failed: a name that is committed is the name that it goes on under.
+        work.set(shot.clone());
+        if let Err(why) = done {
+            return self.block(id, &why, now);
         }
+        if let ShotState::Delivered { name, .. } = &shot.state {
+            let place = deliver::shown_name(&work.open.drop.folder, name);
+            let cost = shot.receipt.cost;
+            tracing::info!(drop = %work.place, result = %place, cost, request = shot.receipt.request_id, "delivered");
+        }
+        work.since = self.ctx.clock.wall();
+        self.blocked.remove(&id);
+        self.usage_wanted = true;
+        self.advance(id, now);
     }
 
     /// A drop's results or originals can't be put where they belong just now: shown, tried again, nothing new
@@ -289,8 +301,10 @@ impl Engine {
         }
     }
 
-    pub(super) fn filed(&mut self, id: DropId, done: Result<FiledAs, String>, now: Mono) {
+    pub(super) fn filed(&mut self, id: DropId, filing: Option<Filing>, done: Result<FiledAs, String>, now: Mono) {
         let Some(work) = self.works.get_mut(&id) else { return };
+        // Names that are committed are those that it goes on under.
+        work.open.filing = filing.or(work.open.filing.take());
         match done {
             Ok(FiledAs::Archived) => {
                 self.ended.delivered += 1;
@@ -354,12 +368,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn went_back(&mut self, id: DropId, back: Result<Back, String>, now: Mono) {
+    pub(super) fn went_back(&mut self, id: DropId, back: Back, now: Mono) {
         let Some(work) = self.works.get_mut(&id) else { return };
         work.closing = false;
         match back {
-            Ok(Back::Stays) => work.stays = true,
-            Ok(Back::Reborn(open)) => {
+            Back::Stays => work.stays = true,
+            Back::Reborn(open) => {
                 if let Some(mut work) = self.works.remove(&id) {
                     let new = open.drop.id;
                     work.open = *open;
@@ -368,15 +382,11 @@ impl Engine {
                     self.work_order.iter_mut().filter(|other| **other == id).for_each(|other| *other = new);
                 }
             }
-            Ok(Back::InInbox) => {
+            Back::InInbox => {
                 tracing::info!(drop = %work.place, "back in the inbox, unsent");
                 self.forget_returned(id, now);
                 // Where events come, the rename itself tells.
                 self.rescan_wanted |= self.watcher.is_none();
-            }
-            Err(why) => {
-                tracing::error!(drop = %work.place, error = %why, "could not go back into the inbox; the next start brings it back");
-                self.forget_returned(id, now);
             }
         }
     }
@@ -390,7 +400,14 @@ impl Engine {
 
     pub(super) fn drop_event_shot(&mut self, id: DropId, no: ShotNo) -> Option<(Shot, bool)> {
         let work = self.works.get(&id)?;
-        let cached = matches!(work.frozen.reference, super::frozen::Reference::Uploaded { cached: true, .. });
-        Some((work.shot(no)?.clone(), cached))
+        let shot = work.shot(no)?.clone();
+        // An upload of its own may be gone too, if it was made a good while ago.
+        let age = self.ctx.clock.wall().duration_since(work.open.claimed);
+        let old = shot.attempts > 0 || age > jiff::SignedDuration::from_mins(10);
+        let cached = match &work.frozen.reference {
+            super::frozen::Reference::Uploaded { cached, .. } => *cached || old,
+            _ => false,
+        };
+        Some((shot, cached))
     }
 }

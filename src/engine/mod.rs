@@ -374,7 +374,7 @@ impl Engine {
             Event::Stepped { drop, shot, stepped } => self.stepped(drop, shot, stepped, now),
             Event::Kept { drop, shot, kept } => self.kept(drop, shot, kept, now),
             Event::Fetched { drop, shot, fetched } => self.fetched(drop, shot, fetched, now),
-            Event::Published { drop, number, now: shot, done } => self.published(drop, number, *shot, done, now),
+            Event::Published { drop, number, now: shot, done } => self.published(drop, number, &shot, done, now),
             Event::Reuploaded { drop, shot, refusal, done } => self.reuploaded(drop, shot, &refusal, done, now),
             Event::Recovered(found) => self.recovered(found, now),
             Event::Filed { drop, filing, done } => self.filed(drop, filing, done, now),

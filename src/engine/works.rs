@@ -264,7 +264,7 @@ impl Engine {
         &mut self,
         id: DropId,
         number: Option<u32>,
-        shot: Shot,
+        shot: &Shot,
         done: Result<(), String>,
         now: Mono,
     ) {

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::domain::status::Status;
+use crate::engine::site::Site;
 use crate::engine::{Control, Deps, Ended, Engine, EngineError, Hooks, KeyRing, Locked, client_settings};
 use crate::ledger::LedgerError;
 use crate::ledger::thread::LedgerThread;
@@ -80,6 +81,8 @@ pub async fn daemon(
     progress: Option<Progress>,
 ) -> Result<Ended, Failure> {
     let state_dir = setup::state_dir(&config)?;
+    // Before anything is made: nothing of ours may come to lie in somebody's inbox.
+    Site::keep_apart(&config, &state_dir).map_err(|e| Failure::usage(e.to_string()))?;
     std::fs::create_dir_all(&state_dir)
         .map_err(|e| Failure::usage(format!("the state directory {} cannot be made: {e}", state_dir.display())))?;
     let _lock = Lock::take(&state_dir.join(STATE_LOCK)).map_err(|e| held(&e, "state directory", &state_dir))?;

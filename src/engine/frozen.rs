@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use crate::domain::params::Key;
-use crate::domain::request::RequestPlan;
+use crate::domain::request::{RefPlan, RequestPlan, Seeds};
 
 /// Where the reference picture of a request comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,8 +59,17 @@ pub struct Frozen {
 
 impl Frozen {
     /// The plan of a drop with this reference.
-    pub fn new(plan: &RequestPlan, reference: Reference, shots: u32) -> Self {
-        let origins = plan.origins.iter().map(|(key, origin)| (key.name().to_owned(), origin.to_string())).collect();
+    ///
+    /// `picture` is the drop's own picture for people: where its reference came from.
+    pub fn new(plan: &RequestPlan, reference: Reference, shots: u32, picture: &str) -> Self {
+        let mut origins: BTreeMap<String, String> =
+            plan.origins.iter().map(|(key, origin)| (key.name().to_owned(), origin.to_string())).collect();
+        if plan.reference == RefPlan::Picture {
+            origins.insert(Key::StructureImageUrl.name().to_owned(), picture.to_owned());
+        }
+        if let Seeds::Random(_) = plan.shots {
+            origins.insert(Key::Seed.name().to_owned(), "drawn".to_owned());
+        }
         let mut body = plan.body(None, None);
         body.remove(Key::StructureImageUrl.name());
         Self { body, reference, origins, shots }

@@ -206,7 +206,7 @@ impl Engine {
             }
         }
         for (place, special) in self.arrivals.take_new_specials() {
-            self.warn_once(&format!("{place} is {special}: never followed, never opened"));
+            self.warn_once(&format!("{place} is {special}"));
         }
     }
 

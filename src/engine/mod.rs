@@ -239,6 +239,10 @@ impl Engine {
             beat();
             self.next_beat = now + *every;
         }
+        if self.arrivals.next_wake().is_some_and(|at| at <= now) {
+            // What time alone changes is news too.
+            self.status_due.get_or_insert(now + status::QUIET);
+        }
         self.arrivals.tick(now);
         self.keep_looking(now);
         self.read_presets(now);

@@ -78,7 +78,11 @@ impl Engine {
         // These end by themselves, unless a preset requires what never comes.
         let w = &self.ctx.config.watch;
         let soon = now + w.lone_wait.max(w.sidecar_wait) + Duration::from_secs(1);
-        !(some(&[Reason::Sidecar, Reason::Image]) && self.arrivals.next_wake().is_some_and(|at| at <= soon))
+        if some(&[Reason::Sidecar, Reason::Image]) && self.arrivals.next_wake().is_some_and(|at| at <= soon) {
+            return false;
+        }
+        self.list_what_stays();
+        true
     }
 
     /// `run --once` ends although something is left; what is in flight ends first.
@@ -87,6 +91,13 @@ impl Engine {
         self.ended.stopped_for = Some(why);
         self.stopping = Some(now + self.ctx.config.service.grace);
         self.send_back_what_can_go(now);
-        false
+        self.is_done()
+    }
+
+    /// Says what stays in the inbox, and for what it waits.
+    fn list_what_stays(&self) {
+        for waiting in self.arrivals.waiting().take(1000) {
+            tracing::info!(drop = %waiting.place, "stays: it waits for {}", waiting.reason.words());
+        }
     }
 }

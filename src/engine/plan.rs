@@ -59,7 +59,7 @@ async fn plan(ctx: &Ctx, candidate: &Candidate, chain: Chain) -> Plan {
     {
         tracing::info!(drop = %candidate.place(), "this picture failed before, but its request or its sidecars are others now: all its shots are sent");
     }
-    let frozen = Frozen::new(&plan, reference, plan.shots.count());
+    let frozen = Frozen::new(&plan, reference, plan.shots.count(), &candidate.place().to_string());
     Plan::Ready(Box::new(Planned {
         candidate: candidate.clone(),
         members,

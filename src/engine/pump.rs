@@ -321,6 +321,8 @@ impl Engine {
         self.put_back_continuing(open.drop.continues, now);
         let id = open.drop.id;
         if sending.is_some() {
+            // What went well ends the trouble for good.
+            self.trouble_past = None;
             tracing::info!(drop = %place, shots = open.drop.shots.len(), "sending");
         }
         let mut work = Work::new(open, frozen, prepared, place, wall);

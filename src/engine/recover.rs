@@ -424,7 +424,7 @@ fn give_to_errors(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString
         let size = file.as_ref().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
         members.push(Member { name: name.clone(), role: role(folder, name), print, size, moves: true });
     }
-    let reason = "unconfirmed: it was in work when the ledger was lost or damaged, so nobody knows whether it was sent and billed";
+    let reason = "unconfirmed: it was in work, and there is no good ledger of that time (lost, damaged or new), so nobody knows whether it was sent and billed";
     let drop = NewDrop {
         id: send::new_id(),
         folder: folder.clone(),

@@ -10,6 +10,7 @@ use crate::ledger::{Limits, Member, NewDrop, OpenDrop, Role, Sent};
 use crate::outbox::OutboxError;
 use crate::outbox::claim::{self, ClaimError};
 use crate::outbox::note::take_away_if_ours;
+use crate::outbox::room::{self, Room};
 use crate::segmind::{AssetUrl, Body};
 
 use super::ctx::{Ctx, MAX_RESULT_BYTES, blocking};
@@ -161,6 +162,12 @@ async fn claim_drop(
         }
         if let Some(trouble) = site.trouble(bytes) {
             return Err(NotStarted::Environment(trouble));
+        }
+        // What stands in the way of its own folders concerns this drop alone, and is known before it is paid.
+        for root in [&site.outbox, &site.archive, &site.errors] {
+            if let Room::Io(e @ OutboxError::Obstructed { .. }) = room::look_below(root, &folder, 0) {
+                return Err(NotStarted::Blocked(e.to_string()));
+            }
         }
         claim::claim(&site.inbox, &site.working, &folder, &members).map(|_| ()).map_err(|e| not_claimed(&e))
     });

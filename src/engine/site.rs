@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::outbox::fskind::filesystem_kind;
-use crate::outbox::overlap::same_or_nested;
+use crate::outbox::overlap::{Overlap, same_or_nested};
 use crate::outbox::room::{self, Room};
 
 /// The name of the working folder inside the inbox, where none beside it can be reached by a rename.
@@ -31,6 +31,8 @@ pub struct Site {
     pub errors: PathBuf,
     /// Ledger, spool, status.
     pub state_dir: PathBuf,
+    /// Device and inode of the daemon's own folders as they were when they were found to keep apart.
+    ids: Vec<Option<(u64, u64)>>,
 }
 
 /// Why the folders can't be used.
@@ -58,22 +60,16 @@ impl Site {
                 inbox.display()
             ))
         })?;
+        Self::keep_apart(config, state_dir)?;
         for (what, path) in [
-            ("outbox", &folders.outbox),
+            ("outbox", folders.outbox.as_path()),
             ("archive", &folders.archive),
             ("errors folder", &folders.errors),
-            ("state directory", &state_dir.to_path_buf()),
+            ("state directory", state_dir),
         ] {
             fs::create_dir_all(path)
                 .map_err(|e| wrong(format!("the {what} {} cannot be made: {e}", path.display())))?;
         }
-        keep_apart(&[
-            ("[folders] inbox", &inbox),
-            ("[folders] outbox", &folders.outbox),
-            ("[folders] archive", &folders.archive),
-            ("[folders] errors", &folders.errors),
-            ("[service] state_dir", state_dir),
-        ])?;
         let kind = filesystem_kind(state_dir).map_err(|e| wrong(e.to_string()))?;
         if kind.is_network() {
             return Err(wrong(format!(
@@ -83,18 +79,7 @@ impl Site {
             )));
         }
         let (working, other_working) = working(config, &inbox)?;
-        let mut all = vec![
-            ("[folders] outbox", folders.outbox.as_path()),
-            ("[folders] archive", &folders.archive),
-            ("[folders] errors", &folders.errors),
-            ("[service] state_dir", state_dir),
-        ];
-        if working != inbox.join(INNER_WORKING) {
-            all.push(("[folders] inbox", &inbox));
-        }
-        all.push(("[folders] working", &working));
-        keep_apart(&all)?;
-        Ok(Self {
+        let mut site = Self {
             inbox_id: (found.dev(), found.ino()),
             inbox,
             working,
@@ -103,7 +88,47 @@ impl Site {
             archive: folders.archive.clone(),
             errors: folders.errors.clone(),
             state_dir: state_dir.to_path_buf(),
-        })
+            ids: Vec::new(),
+        };
+        site.overlap()?;
+        site.ids = site.own().map(|(_, path)| id(path)).to_vec();
+        Ok(site)
+    }
+
+    /// Looks that no configured folder equals, contains or lies in another, before any is made.
+    pub fn keep_apart(config: &Config, state_dir: &Path) -> Result<(), SiteError> {
+        let folders = &config.folders;
+        keep_apart(&[
+            ("[folders] inbox", &folders.inbox),
+            ("[folders] outbox", &folders.outbox),
+            ("[folders] archive", &folders.archive),
+            ("[folders] errors", &folders.errors),
+            ("[service] state_dir", state_dir),
+        ])
+    }
+
+    /// The folders that are the daemon's to write.
+    fn own(&self) -> [(&'static str, &Path); 5] {
+        [
+            ("[folders] outbox", &self.outbox),
+            ("[folders] archive", &self.archive),
+            ("[folders] errors", &self.errors),
+            ("[service] state_dir", &self.state_dir),
+            ("[folders] working", &self.working),
+        ]
+    }
+
+    fn overlap(&self) -> Result<(), SiteError> {
+        let mut all = self.own().to_vec();
+        if self.working != self.inbox.join(INNER_WORKING) {
+            all.push(("[folders] inbox", &self.inbox));
+            return keep_apart(&all);
+        }
+        // The one exception: working lies in the inbox.
+        keep_apart(&all)?;
+        all.pop();
+        all.push(("[folders] inbox", &self.inbox));
+        keep_apart(&all)
     }
 
     /// Whether the directory under the inbox's name is still the same one.
@@ -122,7 +147,7 @@ impl Site {
             ("errors", &self.errors, small),
             ("state directory", &self.state_dir, result_bytes),
         ];
-        looks.into_iter().find_map(|(what, path, bytes)| {
+        let found = looks.into_iter().find_map(|(what, path, bytes)| {
             let why = match room::look(path, bytes) {
                 Room::Ok => return None,
                 Room::Full { free } => format!("full: {free} bytes are free, {bytes} are needed"),
@@ -132,8 +157,17 @@ impl Site {
                 Room::Io(e) => e.to_string(),
             };
             Some(format!("{what} {} is {why}", path.display()))
+        });
+        found.or_else(|| {
+            // Another directory stands there than the one that was looked at: it may be anybody's.
+            let same = self.own().iter().zip(&self.ids).all(|((_, path), then)| id(path) == *then);
+            if same { None } else { self.overlap().err().map(|e| e.to_string()) }
         })
     }
+}
+
+fn id(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
 }
 
 fn wrong(text: String) -> SiteError {
@@ -145,11 +179,16 @@ fn keep_apart(all: &[(&str, &Path)]) -> Result<(), SiteError> {
     match same_or_nested(&paths) {
         Ok(None) => Ok(()),
         Ok(Some((a, b, how))) => Err(wrong(format!(
-            "{} ({}) and {} ({}) overlap: {how:?}; give each folder a place of its own",
+            "{} ({}) and {} ({}) overlap: {}; give each folder a place of its own",
             all[a].0,
             all[a].1.display(),
             all[b].0,
-            all[b].1.display()
+            all[b].1.display(),
+            match how {
+                Overlap::Same => "they are one folder",
+                Overlap::Contains => "the second lies in the first",
+                Overlap::Within => "the first lies in the second",
+            }
         ))),
         Err(e) => Err(wrong(e.to_string())),
     }

@@ -113,6 +113,10 @@ impl Engine {
 
     pub(super) fn publish_status(&mut self, ended: bool) {
         let paused = self.pause();
+        if self.scans_done == 0 && paused.is_none() && !ended {
+            // It runs when it watches and has looked, not before: what is dropped then goes at once.
+            return;
+        }
         let limited = self.limited.as_ref();
         let queued = match (&paused, limited) {
             (Some(_), _) => Reason::Paused,

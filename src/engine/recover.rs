@@ -23,6 +23,7 @@ use crate::reference;
 use super::ctx::Ctx;
 use super::frozen::Frozen;
 use super::pump::place_of;
+use super::site::INNER_WORKING;
 use super::works::Work;
 use super::{Engine, EngineError, deliver, send};
 
@@ -187,6 +188,12 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<Vec<(OpenDrop, Option<String>)>,
                 found.push((give_to_errors(ctx, working, &folder, &names)?, None));
             }
         }
+    }
+    if let Some(other) = &ctx.site.other_working
+        && other.ends_with(INNER_WORKING)
+    {
+        // A start that was killed while it tried what can be renamed leaves it in the inbox. Only an empty one goes.
+        let _ = std::fs::remove_dir(other);
     }
     // From now on a file in working without a row was surely never sent.
     ctx.ledger.call_blocking(|l| l.trust())??;

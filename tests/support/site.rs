@@ -207,7 +207,7 @@ impl Site {
     }
 
     /// The file that the next run logs to.
-    fn next_log(&self) -> PathBuf {
+    pub fn next_log(&self) -> PathBuf {
         self.path(format!("run-{}.log", self.runs.fetch_add(1, Ordering::Relaxed)))
     }
 

@@ -122,6 +122,9 @@ fn unlink_source(m: &Move<'_>, from: &Folder, to: &Folder) -> Result<(), OutboxE
     if !equal(m, from, to)? {
         return Err(OutboxError::Changed { path: from.at(m.from_name) });
     }
+    // It came here by a rename that nobody synced: undone by a power cut after the copy stands, the file would
+    // be in two places.
+    from.sync()?;
     from.remove(m.from_name)?;
     from.sync()
 }

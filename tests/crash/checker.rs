@@ -79,7 +79,10 @@ impl Seen {
     pub fn now(site: &Site) -> Self {
         let whole = |path: &Path| path.extension().is_none_or(|e| e != "part");
         let spool = site.files("state/spool").into_iter().filter(|(path, _)| whole(path));
-        Self { outbox: results(site).into_iter().map(|(_, bytes)| bytes).collect(), received: spool.map(|(_, b)| b).collect() }
+        Self {
+            outbox: results(site).into_iter().map(|(_, bytes)| bytes).collect(),
+            received: spool.map(|(_, b)| b).collect(),
+        }
     }
 
     /// Only what is in the spool counts.
@@ -115,7 +118,8 @@ pub struct Tally {
 impl Tally {
     /// Everything that is wrong.
     pub fn faults(&self) -> Vec<String> {
-        let named = |what: &'static str, list: &[String]| list.iter().map(move |s| format!("{what}: {s}")).collect::<Vec<_>>();
+        let named =
+            |what: &'static str, list: &[String]| list.iter().map(move |s| format!("{what}: {s}")).collect::<Vec<_>>();
         [named("lost", &self.lost), named("paid again", &self.paid_again), named("left behind", &self.litter)].concat()
     }
 
@@ -241,9 +245,9 @@ fn originals(tally: &mut Tally, site: &Site, drops: &[Dropped]) {
             if !failed.contains_key(Path::new(&format!("{stem}.error.txt"))) {
                 tally.litter.push(format!("errors/{name} has no note"));
             }
-        } else if !name.ends_with(".error.txt") || !failed.iter().any(|(p, b)| {
-            known.contains(b) && p.to_string_lossy().split('.').next() == Some(stem)
-        }) {
+        } else if !name.ends_with(".error.txt")
+            || !failed.iter().any(|(p, b)| known.contains(b) && p.to_string_lossy().split('.').next() == Some(stem))
+        {
             tally.litter.push(format!("errors/{name} belongs to nothing"));
         }
     }
@@ -252,7 +256,8 @@ fn originals(tally: &mut Tally, site: &Site, drops: &[Dropped]) {
 /// Files of the program's own that should be gone.
 fn litter(tally: &mut Tally, site: &Site) {
     for folder in ["inbox", "working", "outbox", "archive", "errors"] {
-        for entry in walkdir::WalkDir::new(site.path(folder)).follow_root_links(true).into_iter().filter_map(Result::ok) {
+        for entry in walkdir::WalkDir::new(site.path(folder)).follow_root_links(true).into_iter().filter_map(Result::ok)
+        {
             let name = entry.file_name().to_string_lossy();
             if entry.depth() > 0 && name.starts_with('.') && !(folder == "working" && name == ".lock") {
                 tally.litter.push(format!("{}", entry.path().display()));

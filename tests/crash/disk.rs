@@ -60,7 +60,8 @@ impl Disk {
     /// Of what stands below these folders now, all of it durable.
     pub fn new(roots: &[PathBuf]) -> Self {
         let roots: Vec<_> = roots.iter().map(|root| root.canonicalize().unwrap()).collect();
-        let mut disk = Self { roots: roots.clone(), nodes: BTreeMap::new(), pending: Vec::new(), before: BTreeMap::new() };
+        let mut disk =
+            Self { roots: roots.clone(), nodes: BTreeMap::new(), pending: Vec::new(), before: BTreeMap::new() };
         for entry in roots.iter().flat_map(walkdir::WalkDir::new).map(Result::unwrap) {
             disk.meet(entry.path());
             if entry.depth() > 0 {
@@ -90,7 +91,8 @@ impl Disk {
         let id = (meta.dev(), meta.ino());
         if !self.nodes.contains_key(&id) {
             let file = File::open(path).ok()?;
-            let node = if meta.is_dir() { Node::Directory(BTreeMap::new(), file) } else { Node::File(Vec::new(), file) };
+            let node =
+                if meta.is_dir() { Node::Directory(BTreeMap::new(), file) } else { Node::File(Vec::new(), file) };
             self.nodes.insert(id, node);
         }
         Some(id)

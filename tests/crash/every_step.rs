@@ -169,7 +169,15 @@ fn table(rows: &[Row]) -> String {
         let _ = writeln!(
             out,
             "{name:<30} {:>5} {:>6} {:>6} {:>6} {:>6} {:>5} {:>5} {:>6} {:>6}",
-            row.steps, row.kills, row.cuts, t.drops, t.shots, t.delivered, t.held, t.lost.len(), t.paid_again.len()
+            row.steps,
+            row.kills,
+            row.cuts,
+            t.drops,
+            t.shots,
+            t.delivered,
+            t.held,
+            t.lost.len(),
+            t.paid_again.len()
         );
     };
     let mut all = Row::default();

@@ -11,12 +11,12 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests say so by failing")]
 #![cfg_attr(not(all(target_os = "linux", target_arch = "x86_64")), allow(dead_code))]
 
+mod at_random;
 mod checker;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod disk;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod every_step;
-mod at_random;
 mod scenes;
 #[path = "../support/mod.rs"]
 mod support;

@@ -86,7 +86,8 @@ pub fn run(command: &Command, log: &Path, roots: &[PathBuf], at: Option<At>, wat
         | Options::PTRACE_O_EXITKILL;
     ptrace::seize(main, options).unwrap();
     kill(main, Signal::SIGCONT).unwrap();
-    let mut trace = Trace { main, roots, at, watcher, begun: false, open: HashMap::new(), steps: 0, killed: None, log: Vec::new() };
+    let mut trace =
+        Trace { main, roots, at, watcher, begun: false, open: HashMap::new(), steps: 0, killed: None, log: Vec::new() };
     trace.follow();
     Run { steps: trace.steps, killed: trace.killed, log: trace.log }
 }
@@ -217,7 +218,11 @@ impl Look<'_> {
                 self.rename((args[0], args[1]), (args[2], args[3]))?
             }
             libc::SYS_link | libc::SYS_linkat => {
-                let at = if number == libc::SYS_link { [cwd, args[0], cwd, args[1]] } else { [args[0], args[1], args[2], args[3]] };
+                let at = if number == libc::SYS_link {
+                    [cwd, args[0], cwd, args[1]]
+                } else {
+                    [args[0], args[1], args[2], args[3]]
+                };
                 let (old, new) = (self.path(at[0], at[1])?, self.path(at[2], at[3])?);
                 (format!("link {} {}", old.display(), new.display()), Effect::Link(old, new))
             }
@@ -225,7 +230,11 @@ impl Look<'_> {
                 let path = self.file(args[0])?;
                 (format!("sync {}", path.display()), Effect::Sync(path))
             }
-            libc::SYS_symlink | libc::SYS_symlinkat | libc::SYS_open_by_handle_at | libc::SYS_sync | libc::SYS_syncfs => {
+            libc::SYS_symlink
+            | libc::SYS_symlinkat
+            | libc::SYS_open_by_handle_at
+            | libc::SYS_sync
+            | libc::SYS_syncfs => {
                 panic!("the model of the disk does not know system call {number}")
             }
             _ => (format!("{} {}", self.other(number, args)?.0, self.other(number, args)?.1.display()), Effect::Other),

@@ -12,7 +12,7 @@ struct Stream {
     play: Play,
     dice: Dice,
     next: u32,
-    seen: Vec<Seen>,
+    seen: Seen,
     kills: usize,
     faults: Tally,
 }
@@ -33,7 +33,7 @@ impl Stream {
             }
         };
         play.site.api.on_model(move |call| answer(call).later(Duration::from_millis(call.n as u64 % 4 * 5)));
-        Self { play, dice: Dice(seed), next: 0, seen: Vec::new(), kills: 0, faults: Tally::default() }
+        Self { play, dice: Dice(seed), next: 0, seen: Seen::default(), kills: 0, faults: Tally::default() }
     }
 
     fn drop_some(&mut self, n: usize) {
@@ -59,7 +59,7 @@ impl Stream {
         std::thread::sleep(Duration::from_millis(15 + self.dice.roll(250)));
         daemon.kill();
         self.kills += 1;
-        self.seen.push(Seen::now(&self.play.site));
+        self.seen.add(Seen::now(&self.play.site));
         self.faults.add(in_between(&self.play.site, &self.play.drops.borrow(), &self.play.book, 1));
     }
 

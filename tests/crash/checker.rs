@@ -15,6 +15,8 @@ pub struct Dropped {
     pub files: Vec<Vec<u8>>,
     /// How many pictures it asks for.
     pub shots: usize,
+    /// Its files end in one folder.
+    pub together: bool,
 }
 
 /// A model call that was received whole.
@@ -22,6 +24,8 @@ pub struct Dropped {
 struct Sent {
     prompt: String,
     seed: Option<i64>,
+    /// The picture in it, where it is not uploaded before.
+    inline: Option<String>,
     /// The picture that was answered or promised, if it is, or may be, billed.
     billed: Option<Vec<u8>>,
 }
@@ -52,7 +56,8 @@ impl Book {
 
     fn enter(&self, call: &Call, billed: bool) {
         let billed = billed.then(|| api::result(call.n as u32));
-        self.0.lock().unwrap().push(Sent { prompt: call.prompt.clone(), seed: call.seed, billed });
+        let inline = call.request.reference().filter(|r| r.starts_with("data:"));
+        self.0.lock().unwrap().push(Sent { prompt: call.prompt.clone(), seed: call.seed, inline, billed });
     }
 
     fn sent(&self) -> Vec<Sent> {
@@ -69,6 +74,7 @@ pub fn serve_results(site: &Site) {
 }
 
 /// What stood in the folders when the program was killed.
+#[derive(Default)]
 pub struct Seen {
     outbox: BTreeSet<Vec<u8>>,
     received: BTreeSet<Vec<u8>>,
@@ -83,6 +89,12 @@ impl Seen {
             outbox: results(site).into_iter().map(|(_, bytes)| bytes).collect(),
             received: spool.map(|(_, b)| b).collect(),
         }
+    }
+
+    /// Both together.
+    pub fn add(&mut self, other: Self) {
+        self.outbox.extend(other.outbox);
+        self.received.extend(other.received);
     }
 
     /// Only what is in the spool counts.
@@ -151,8 +163,8 @@ pub fn in_between(site: &Site, drops: &[Dropped], book: &Book, sends: usize) -> 
 }
 
 /// Counts at the end, when nothing is left to do. `sends`: how often a shot may be sent that may have been billed.
-/// `seen`: what stood there at each kill.
-pub fn at_the_end(site: &Site, drops: &[Dropped], book: &Book, sends: usize, seen: &[Seen]) -> Tally {
+/// `seen`: what stood there at the kills.
+pub fn at_the_end(site: &Site, drops: &[Dropped], book: &Book, sends: usize, seen: &Seen) -> Tally {
     let mut tally = Tally { drops: drops.len(), shots: drops.iter().map(|d| d.shots).sum(), ..Tally::default() };
     money(&mut tally, book, sends);
     originals(&mut tally, site, drops);
@@ -178,7 +190,7 @@ pub fn at_the_end(site: &Site, drops: &[Dropped], book: &Book, sends: usize, see
         }
     }
     tally.delivered = outbox.len();
-    for bytes in seen.iter().flat_map(|s| s.outbox.iter().chain(&s.received)) {
+    for bytes in seen.outbox.union(&seen.received) {
         if !once.contains(bytes) {
             tally.lost.push("a picture that was received whole is not in the outbox".into());
         }
@@ -196,12 +208,14 @@ pub fn at_the_end(site: &Site, drops: &[Dropped], book: &Book, sends: usize, see
 }
 
 fn money(tally: &mut Tally, book: &Book, sends: usize) {
-    let mut billed: BTreeMap<(String, Option<i64>), usize> = BTreeMap::new();
+    let mut billed: BTreeMap<_, usize> = BTreeMap::new();
     for sent in book.sent() {
-        let shot = (sent.prompt, sent.seed);
+        let shot = (sent.prompt, sent.seed, sent.inline);
         let so_far = billed.entry(shot.clone()).or_default();
         if *so_far >= sends {
-            tally.paid_again.push(format!("{shot:?} was sent once more after {so_far} that may have been billed"));
+            tally
+                .paid_again
+                .push(format!("{:?} {:?} was sent once more after {so_far} that may have been billed", shot.0, shot.1));
         }
         *so_far += usize::from(sent.billed.is_some());
     }
@@ -229,7 +243,7 @@ fn originals(tally: &mut Tally, site: &Site, drops: &[Dropped]) {
             }
             homes.extend(places.iter().filter_map(|p| p.parent().map(Path::to_path_buf)));
         }
-        if homes.len() > 1 {
+        if drop.together && homes.len() > 1 {
             tally.litter.push(format!("{:?} was torn apart: {homes:?}", drop.prompt));
         }
     }

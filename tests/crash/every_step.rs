@@ -46,7 +46,6 @@ fn strike(scene: &Scene, step: usize, blow: Blow) -> Outcome {
     let play = Play::new();
     (scene.prepare)(&play);
     let at = Some(At { step, before: blow == Blow::Before });
-    let mut seen = Vec::new();
     let mut story = String::new();
     let run = if let Blow::Power(loss) = blow {
         let mut disk = Disk::new(&play.roots());
@@ -60,17 +59,16 @@ fn strike(scene: &Scene, step: usize, blow: Blow) -> Outcome {
         play.traced(scene.command, at, &mut ())
     };
     // What a power cut takes back was not promised yet; what it leaves in the spool was.
-    let mut now = Seen::now(&play.site);
+    let mut seen = Seen::now(&play.site);
     if matches!(blow, Blow::Power(_)) {
-        now.forget_the_outbox();
+        seen.forget_the_outbox();
     }
-    seen.push(now);
     if let Blow::Twice(seed) = blow
         && run.killed.is_some()
     {
         let again = At { step: 1 + Dice(seed).roll(60) as usize, before: seed % 2 == 0 };
         let second = play.traced(scene.command, Some(again), &mut ());
-        seen.push(Seen::now(&play.site));
+        seen.add(Seen::now(&play.site));
         let _ = writeln!(story, "then: {:?}", second.killed);
     }
     // A person whose `retry` was cut short gives it again.

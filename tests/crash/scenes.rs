@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::checker::{Book, Dropped, a_picture, serve_results};
-use super::support::Site;
+use super::support::{Site, pictures};
 
 /// A life to be struck.
 pub struct Scene {
@@ -42,6 +42,9 @@ pub const SCENES: &[Scene] = &[
     Scene { name: "busy at first, then good", prepare: busy_at_first, command: ONCE, sends: 1 },
     Scene { name: "a prompt alone", prepare: prompt_alone, command: ONCE, sends: 1 },
     Scene { name: "unconfirmed = \"retry\"", prepare: unconfirmed_again, command: ONCE, sends: 2 },
+    Scene { name: "two pictures, one sidecar", prepare: shared_sidecar, command: ONCE, sends: 1 },
+    Scene { name: "names that are taken", prepare: taken_names, command: ONCE, sends: 1 },
+    Scene { name: "a file that is no picture", prepare: foreign, command: ONCE, sends: 1 },
     Scene { name: "`retry` of half a drop", prepare: half_failed, command: &["retry", "--all"], sends: 1 },
     Scene { name: "half a drop comes back", prepare: half_comes_back, command: ONCE, sends: 1 },
 ];
@@ -83,7 +86,7 @@ impl Play {
             fs::write(path, bytes).unwrap();
         }
         let files = files.iter().map(|(_, bytes)| bytes.clone()).collect();
-        self.drops.borrow_mut().push(Dropped { prompt: prompt.into(), files, shots });
+        self.drops.borrow_mut().push(Dropped { prompt: prompt.into(), files, shots, together: true });
     }
 
     /// Lays folders on another filesystem.
@@ -169,6 +172,29 @@ fn busy_at_first(play: &Play) {
 fn prompt_alone(play: &Play) {
     assert_eq!(play.site.once(), 0, "{}", play.site.describe());
     play.put("a look", 1, &[("c.txt", b"a look".to_vec())]);
+}
+
+fn shared_sidecar(play: &Play) {
+    assert_eq!(play.site.once(), 0, "{}", play.site.describe());
+    // Two drops, whose requests differ by the picture in them alone.
+    play.site.set("reference.mode", "inline");
+    play.put("a look", 2, &[("d.txt", b"a look".to_vec()), ("d.jpg", a_picture(3)), ("d.png", pictures::png(60_000))]);
+    // They are two drops all the same, and each ends for itself.
+    play.drops.borrow_mut().iter_mut().for_each(|drop| drop.together = false);
+}
+
+/// Outbox and archive hold files of these names already.
+fn taken_names(play: &Play) {
+    picture_and_prompt(play);
+    for name in ["archive/a.jpg", "outbox/A.reimagined.json"] {
+        fs::write(play.site.path(name), "somebody else's").unwrap();
+    }
+}
+
+fn foreign(play: &Play) {
+    assert_eq!(play.site.once(), 0, "{}", play.site.describe());
+    play.move_elsewhere(&["errors"]);
+    play.put("never sent", 0, &[("e.pdf", b"%PDF-1.7 and so on".to_vec())]);
 }
 
 fn unconfirmed_again(play: &Play) {

@@ -28,12 +28,16 @@ pub enum Loss {
 /// Device and inode.
 type Id = (u64, u64);
 
-/// Each is held open, so that its number is not given to another one.
-enum Node {
-    /// The durable names.
-    Directory(BTreeMap<OsString, Id>, File),
-    /// The durable bytes.
-    File(Vec<u8>, File),
+/// A file or directory, held open, so that its number is not given to another one.
+struct Node {
+    durable: Durable,
+    file: File,
+}
+
+/// What of it is on the disk.
+enum Durable {
+    Names(BTreeMap<OsString, Id>),
+    Bytes(Vec<u8>),
 }
 
 /// A change of names: which name in which directory means what from then on.
@@ -71,16 +75,16 @@ impl Disk {
             }
         }
         for node in disk.nodes.values_mut() {
-            if let Node::File(bytes, file) = node {
-                *bytes = read(file);
+            if let Durable::Bytes(bytes) = &mut node.durable {
+                *bytes = read(&node.file);
             }
         }
         disk
     }
 
     fn names(&mut self, directory: Id) -> &mut BTreeMap<OsString, Id> {
-        match self.nodes.get_mut(&directory) {
-            Some(Node::Directory(names, _)) => names,
+        match self.nodes.get_mut(&directory).map(|node| &mut node.durable) {
+            Some(Durable::Names(names)) => names,
             _ => panic!("a directory that nobody met"),
         }
     }
@@ -148,12 +152,12 @@ impl Disk {
     }
 
     fn write(&self, path: &Path, id: Id) {
-        match self.nodes.get(&id) {
-            Some(Node::Directory(names, _)) => {
+        match self.nodes.get(&id).map(|node| &node.durable) {
+            Some(Durable::Names(names)) => {
                 fs::create_dir_all(path).unwrap();
                 names.iter().for_each(|(name, id)| self.write(&path.join(name), *id));
             }
-            Some(Node::File(bytes, _)) => fs::write(path, bytes).unwrap(),
+            Some(Durable::Bytes(bytes)) => fs::write(path, bytes).unwrap(),
             None => panic!("{} is known to nobody", path.display()),
         }
     }
@@ -206,8 +210,8 @@ impl Watcher for Disk {
             Effect::Sync(path) => {
                 let Some(id) = id(path) else { return };
                 match self.nodes.get_mut(&id) {
-                    Some(Node::Directory(..)) => self.settle(id),
-                    Some(Node::File(bytes, file)) => *bytes = read(file),
+                    Some(Node { durable: Durable::Names(_), .. }) => self.settle(id),
+                    Some(Node { durable: Durable::Bytes(bytes), file }) => *bytes = read(file),
                     None => {}
                 }
             }

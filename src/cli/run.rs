@@ -187,7 +187,11 @@ async fn tell(mut published: watch::Receiver<Status>, state_dir: PathBuf, progre
             progress.set(done, done + left, &line);
         }
         let dir = state_dir.clone();
-        let written = tokio::task::spawn_blocking(move || status_file::write(&dir, &status)).await;
+        let written = tokio::task::spawn_blocking(move || {
+            let damaged_ledgers = setup::damaged_ledgers(&dir);
+            status_file::write(&dir, &Status { damaged_ledgers, ..status })
+        })
+        .await;
         match written {
             Ok(Ok(())) => complained = false,
             Ok(Err(e)) if !complained => {

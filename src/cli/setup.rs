@@ -49,6 +49,21 @@ pub fn how_to_give_a_key() -> String {
     format!("Give it by the systemd credential {CREDENTIAL}, by ${VARIABLE}, or by [api] key_file (mode 0600).")
 }
 
+/// The ledgers that were set aside as damaged, by name, oldest first.
+pub fn damaged_ledgers(state_dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(state_dir).into_iter().flatten().filter_map(Result::ok);
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let parts = ["-wal", "-shm", "-journal"];
+    let mut names: Vec<String> = names
+        .filter(|name| name.strip_prefix(LEDGER).is_some_and(|rest| rest.starts_with(".damaged-")))
+        // A log alone counts as the ledger that it belonged to.
+        .map(|name| parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(&name).to_owned())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// Opens the ledger in `state_dir`. A damaged one is set aside, said loudly, and a new one begun; a newer one
 /// is refused and left alone.
 pub fn ledger(state_dir: &Path) -> Result<(SqliteLedger, bool), Failure> {

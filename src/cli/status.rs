@@ -56,6 +56,7 @@ pub fn render(status: &Status, now: &Zoned, colour: bool) -> String {
     page.work(status);
     page.waiting(status);
     page.broken(status);
+    page.damaged(status);
     page.failed(status);
     page.money(status);
     page.out
@@ -157,6 +158,18 @@ impl Page<'_> {
         self.entry("Broken presets", &format!("{bad}{number}{bad:#}; their folders wait"));
         for preset in &status.broken_presets {
             self.detail(&format!("{}  {}", show_text(&preset.file), show_text(&preset.reason)));
+        }
+    }
+
+    fn damaged(&mut self, status: &Status) {
+        if status.damaged_ledgers.is_empty() {
+            return;
+        }
+        let Palette { bad, .. } = self.palette;
+        let text = format!("{bad}damaged{bad:#}, set aside; what was in work then went to errors as unconfirmed");
+        self.entry("Ledger", &text);
+        for name in &status.damaged_ledgers {
+            self.detail(&format!("{}  (in the state directory; shown until it is taken away)", show_text(name)));
         }
     }
 
@@ -264,6 +277,7 @@ mod tests {
                 file: "cafe/preset.toml".into(),
                 reason: "line 3: unknown key".into(),
             }],
+            damaged_ledgers: vec!["ledger.db.damaged-20261123T040506Z".into()],
             limit_until: Some(at("2026-11-23T15:30:00Z")),
             backend: "events".into(),
             folders: Folders { inbox: "/srv/reimagine/inbox".into(), ..Folders::default() },

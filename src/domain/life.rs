@@ -327,6 +327,15 @@ pub fn recover(shot: &Shot, spooled: Option<Spooled>, retry_unconfirmed: bool) -
     }
 }
 
+/// A shot that the ledger has as due, where the ledger's last words may be missing: its send may be among them, so
+/// it counts as being sent since `at`. Any other shot stays as it is.
+pub fn doubt(shot: &Shot, at: Timestamp) -> Result<Shot, Illegal> {
+    match shot.state {
+        ShotState::Due { .. } => shot.apply(ShotEvent::Send { at }),
+        _ => Ok(shot.clone()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -412,6 +421,15 @@ mod tests {
         assert_eq!((again.state.word(), again.unconfirmed), ("due", 1));
         let sending = again.apply(ShotEvent::Send { at: at() }).unwrap();
         assert_eq!(recover(&sending, None, true).unwrap().state.word(), "unconfirmed");
+    }
+
+    #[test]
+    fn a_due_shot_may_have_been_sent_where_the_ledgers_end_is_missing() {
+        let due = Shot::new(ShotNo(0), None);
+        let doubted = doubt(&due, at()).unwrap();
+        assert_eq!(recover(&doubted, None, false).unwrap().state.word(), "unconfirmed");
+        assert_eq!(recover(&doubted, Some(picture()), false).unwrap().state.word(), "received");
+        assert_eq!(doubt(&doubted, at()).unwrap(), doubted);
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub struct Status {
     pub ignored: u64,
     /// Presets that can't be read; their folders wait. [`MAX_BROKEN`] at most.
     pub broken_presets: Vec<BrokenPreset>,
+    /// Ledgers that were found damaged and set aside, by their names in the state directory, oldest first, until
+    /// somebody takes them away. [`MAX_LISTED`] at most.
+    pub damaged_ledgers: Vec<String>,
     /// When the reached limit has room again; null when none is reached.
     pub limit_until: Option<Timestamp>,
     /// How the inbox is watched: `events` or `poll`.

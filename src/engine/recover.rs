@@ -160,7 +160,7 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<Vec<(OpenDrop, Option<String>)>,
         temporaries.extend(sweep(root).map_err(state)?.temporaries);
     }
     let open = ctx.ledger.call_blocking(|l| l.open_drops())??;
-    seal_what_came_whole(ctx, &open);
+    seal_what_came_whole(ctx, &open)?;
     ctx.spool.sweep_parts().map_err(state)?;
 
     let mut found = Vec::new();
@@ -175,7 +175,7 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<Vec<(OpenDrop, Option<String>)>,
             Originals::Missing(why) => Some(why),
         };
         ours.extend(places(&row));
-        recover_shots(ctx, &mut row)?;
+        recover_shots(ctx, &mut row, good)?;
         found.push((row, lost));
     }
     let known: HashSet<DropId> = found.iter().map(|(row, _)| row.drop.id).collect();
@@ -200,23 +200,25 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<Vec<(OpenDrop, Option<String>)>,
     Ok(found)
 }
 
-/// A picture that came whole in the last moment before a stop is sealed: it was received.
-fn seal_what_came_whole(ctx: &Ctx, open: &[OpenDrop]) {
-    for row in open {
-        for shot in &row.drop.shots {
-            let on_its_way = matches!(shot.state, ShotState::Sending { .. } | ShotState::Answered { .. });
-            let whole = || {
-                let file = std::fs::File::open(ctx.spool.part_path(row.drop.id, shot.no)).ok()?;
-                deliver::extension(&reference::check(&file).ok()?).ok()
-            };
-            if on_its_way
-                && whole().is_some()
-                && let Err(e) = ctx.spool.seal(row.drop.id, shot.no)
-            {
-                tracing::warn!(error = %e, "a picture that came whole before the stop could not be kept");
-            }
+/// A picture that came whole in the last moment before a stop is sealed: it was received, also where the ledger
+/// that knew of it is lost.
+fn seal_what_came_whole(ctx: &Ctx, open: &[OpenDrop]) -> Result<(), EngineError> {
+    for (id, no) in ctx.spool.parts().map_err(state)? {
+        let row = open.iter().find(|row| row.drop.id == id);
+        let shot = row.and_then(|row| row.drop.shots.iter().find(|shot| shot.no == no));
+        let ended = shot.is_some_and(|s| !matches!(s.state, ShotState::Sending { .. } | ShotState::Answered { .. }));
+        let whole = || {
+            let file = std::fs::File::open(ctx.spool.part_path(id, no)).ok()?;
+            deliver::extension(&reference::check(&file).ok()?).ok()
+        };
+        if !ended
+            && whole().is_some()
+            && let Err(e) = ctx.spool.seal(id, no)
+        {
+            tracing::warn!(error = %e, "a picture that came whole before the stop could not be kept");
         }
     }
+    Ok(())
 }
 
 /// Where a row's originals are; those that a power cut put back into the inbox are claimed again.
@@ -268,16 +270,31 @@ fn has_bytes(root: &Path, rel: &RelPath, member: &Member) -> bool {
     file.and_then(|file| crate::reference::fingerprint(&file).ok()).is_some_and(|now| now == print)
 }
 
-/// Shots that were on the wire: received if their picture stands whole in the spool, unconfirmed else.
-fn recover_shots(ctx: &Ctx, row: &mut OpenDrop) -> Result<(), EngineError> {
+/// Shots that were on the wire: received if their picture stands whole in the spool, unconfirmed else. Where the
+/// ledger's end may be missing, so are those that it has as due.
+fn recover_shots(ctx: &Ctx, row: &mut OpenDrop, good: bool) -> Result<(), EngineError> {
     let retry = ctx.config.retry.unconfirmed == crate::config::Unconfirmed::Retry;
     let id = row.drop.id;
     for shot in &mut row.drop.shots {
+        let doubted = if good { shot.clone() } else { life::doubt(shot, ctx.clock.wall()).map_err(state)? };
+        if doubted != *shot {
+            tracing::warn!(drop = %id, shot = shot.no.0 + 1, "it may have been sent: the ledger's end is missing");
+            let (sent, moment) = (doubted.clone(), ctx.clock.moment());
+            ctx.ledger.call_blocking(move |l| l.send(id, &sent, Limits::default(), &moment))??;
+            *shot = doubted;
+        }
         let spooled = match &shot.state {
             ShotState::Sending { .. } | ShotState::Answered { .. } => spooled(ctx, id, shot)?,
             _ => None,
         };
-        let next = life::recover(shot, spooled, retry).map_err(state)?;
+        let gone = || Ok::<_, EngineError>(ctx.spool.find(id, shot.no).map_err(state)?.is_none());
+        let next = if !good && matches!(shot.state, ShotState::Received { .. }) && gone()? {
+            // The name under which it was published is among what is missing.
+            let reason = "its picture was received and is not in the spool any more: look into the outbox".into();
+            shot.apply(life::ShotEvent::Fail { reason, billed: crate::domain::verdict::Billed::Yes }).map_err(state)?
+        } else {
+            life::recover(shot, spooled, retry).map_err(state)?
+        };
         if next != *shot {
             tracing::warn!(drop = %id, shot = shot.no.0 + 1, was = shot.state.word(), now = next.state.word(), "settled after a stop");
             let (record, billed) = (next.clone(), next.state.billed());
@@ -431,7 +448,7 @@ fn give_to_errors(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString
         let size = file.as_ref().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
         members.push(Member { name: name.clone(), role: role(folder, name), print, size, moves: true });
     }
-    let reason = "unconfirmed: it was in work, and there is no good ledger of that time (lost, damaged or new), so nobody knows whether it was sent and billed";
+    let reason = "unconfirmed: it was in work, and there is no good ledger of that time (lost, damaged, new, or without its end), so nobody knows whether it was sent and billed. Before you drop it again, look into the outbox: its result may stand there, under its own name or as recovered-…";
     let drop = NewDrop {
         id: send::new_id(),
         folder: folder.clone(),

@@ -173,6 +173,8 @@ impl Engine {
                     reason: reason.to_owned(),
                 })
                 .collect(),
+            // They lie where the status is written, and are found there.
+            damaged_ledgers: Vec::new(),
             limit_until: limited.map(|l| l.until_wall),
             backend: match self.backend {
                 Backend::Events => "events".into(),

@@ -261,8 +261,9 @@ pub struct Failure {
 /// closed is [`LedgerError::Misused`].
 pub trait Ledger: Send {
     /// Whether nobody has said yet that this ledger knows all that is in `working/`: it was created just
-    /// now, or again after a damaged one was set aside, and [`Self::trust`] was never called since. While it
-    /// is so, a file in `working/` without a row may have been paid for.
+    /// now, or again after a damaged one was set aside, or its last commit may be missing, and [`Self::trust`]
+    /// was never called since. While it is so, a file in `working/` without a row may have been paid for, and so
+    /// may a shot that is due.
     fn is_fresh(&mut self) -> Result<bool, LedgerError>;
 
     /// What lay in `working/` when this ledger was created is dealt with: from now on a file there without a

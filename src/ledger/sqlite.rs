@@ -7,6 +7,7 @@
 //! caller's choice, and [`Ledger::is_fresh`] tells it afterwards.
 
 mod history;
+mod log;
 mod money;
 mod open;
 mod rows;
@@ -44,8 +45,9 @@ impl SqliteLedger {
     /// Opens the ledger at `path`, and creates it (mode 0600) where there is none or an empty file. Its
     /// folder must exist.
     ///
-    /// Checks the whole database, which takes a while for a long history. [`LedgerError::Newer`] and
-    /// [`LedgerError::Damaged`] leave the files as they were.
+    /// Checks the whole database and its log, which takes a while for a long history. [`LedgerError::Newer`]
+    /// and [`LedgerError::Damaged`] leave the files as they were. Where the last commit may be missing (its log
+    /// is gone, or torn at its end) it is [fresh](Ledger::is_fresh) again.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         open::open(path, BUSY)
     }
@@ -74,6 +76,12 @@ impl SqliteLedger {
             f(&tx)
         })();
         done.map_err(|fault: Fault| fault.at(&self.path))
+    }
+}
+
+impl Drop for SqliteLedger {
+    fn drop(&mut self) {
+        open::close(&self.conn);
     }
 }
 

@@ -113,6 +113,13 @@ impl Spool {
         self.folder()?.remove(&part_name(drop, shot)).map(|_| ())
     }
 
+    /// The parts that a crash left, by drop and shot.
+    pub fn parts(&self) -> Result<Vec<(DropId, ShotNo)>, OutboxError> {
+        let mut all: Vec<_> = self.folder()?.names()?.iter().filter_map(|(name, _)| parse(name, ".part")).collect();
+        all.sort_unstable();
+        Ok(all)
+    }
+
     /// Removes the parts that a crash left, and answers how many. Only before anything is being received.
     pub fn sweep_parts(&self) -> Result<usize, OutboxError> {
         let folder = self.folder()?;

@@ -59,6 +59,7 @@ pub fn write(state_dir: &Path, status: &Status) -> Result<(), StatusError> {
     status.waiting_for.truncate(MAX_LISTED);
     status.last_failures.truncate(MAX_FAILURES);
     status.broken_presets.truncate(MAX_BROKEN);
+    status.damaged_ledgers.truncate(MAX_LISTED);
     let mut text =
         serde_json::to_vec_pretty(&status).map_err(|source| StatusError::Damaged { path: path.clone(), source })?;
     text.push(b'\n');

@@ -9,15 +9,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::{Fault, SqliteLedger, schema};
+use super::log::{self, End};
+use super::{Fault, SqliteLedger, schema, steps};
 use crate::ledger::LedgerError;
 
 /// The log that lies beside the database holds commits that are not in it yet.
 const LOG: &str = "-wal";
+
+/// The database's mark that it is written through a log.
+const WITH_LOG: u8 = 2;
 
 pub(super) fn open(path: &Path, busy: Duration) -> Result<SqliteLedger, LedgerError> {
     prepare(path, busy).map_err(|fault| fault.at(path))
@@ -26,11 +30,12 @@ pub(super) fn open(path: &Path, busy: Duration) -> Result<SqliteLedger, LedgerEr
 fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
     let real = real(path)?;
     let dir = real.parent().unwrap_or(Path::new("/"));
+    let mut doubt = None;
     match std::fs::symlink_metadata(&real) {
         Ok(meta) if !meta.is_file() => {
             return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file").into());
         }
-        Ok(meta) if meta.len() > 0 => look(&real)?,
+        Ok(meta) if meta.len() > 0 => doubt = look(&real)?,
         // SQLite would quietly throw the log away here, and with it what was committed last.
         _ if has_log(&real)? => return Err(Fault::Damaged("the database is empty, but its log is not".into())),
         Ok(_) => {}
@@ -40,8 +45,17 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
     let mut conn = connect(&real, busy)?;
     schema::recognise(&conn)?;
     schema::check(&conn)?;
+    if let End::Torn = log_end(&mut conn, &real)? {
+        doubt = Some("the last commit in its log is broken");
+    }
     settle(&conn)?;
     schema::migrate(&mut conn)?;
+    // What makes no sense only when it is worked on would stop every start anew.
+    steps::open_drops(&conn.transaction()?)?;
+    if let Some(why) = doubt {
+        schema::distrust(&conn)?;
+        tracing::error!(ledger = %real.display(), "the ledger's last words may be missing ({why}): what lies in working and is not surely sent or unsent goes to errors as unconfirmed");
+    }
     // From here on it is ours and sound: what is closed cleanly leaves no log behind.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     restrict(&real);
@@ -73,10 +87,11 @@ fn create(real: &Path, dir: &Path) -> io::Result<()> {
 
 /// Refuses a database of a newer version or another program by its first bytes, so that `SQLite` need not
 /// touch it. Only where no log is: a log may hold a newer first page. (And where one is, this program may
-/// have the database open elsewhere, whose locks would go with this file handle.)
-fn look(real: &Path) -> Result<(), Fault> {
-    if beside(real, LOG).try_exists()? {
-        return Ok(());
+/// have the database open elsewhere, whose locks would go with this file handle.) Gives the doubt where a log
+/// should be and is not.
+fn look(real: &Path) -> Result<Option<&'static str>, Fault> {
+    if has_log(real)? {
+        return Ok(None);
     }
     let mut head = [0_u8; 100];
     if let Err(e) = File::open(real)?.read_exact(&mut head) {
@@ -91,7 +106,32 @@ fn look(real: &Path) -> Result<(), Fault> {
     let number = |at: usize| i64::from(i32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
     let (version, application) = (number(60), number(68));
     // Both are 0 where the program stopped while it made the database.
-    if version == 0 && application == 0 { Ok(()) } else { schema::judge(application, version) }
+    if version != 0 || application != 0 {
+        schema::judge(application, version)?;
+    }
+    // [`close`] takes this mark away: it was a crash, or a copy, and what came last stood in the log.
+    Ok((head[18] == WITH_LOG).then_some("it was not closed, and its log is gone"))
+}
+
+/// How the log ends. While the database is taken nobody else writes to it.
+fn log_end(conn: &mut Connection, real: &Path) -> Result<End, Fault> {
+    if !has_log(real)? {
+        return Ok(End::Whole);
+    }
+    let taken = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let end = log::end(io::BufReader::with_capacity(1 << 16, File::open(beside(real, LOG))?))?;
+    taken.rollback()?;
+    match end {
+        End::Damaged(why) => Err(Fault::Damaged(why.into())),
+        end => Ok(end),
+    }
+}
+
+/// The last one to close a sound database leaves it without a log, and marked as such.
+pub(super) fn close(conn: &Connection) {
+    // Not while somebody else has it: then they do.
+    let _ = conn.busy_timeout(Duration::ZERO);
+    let _ = conn.pragma_update(None, "journal_mode", "DELETE");
 }
 
 fn connect(real: &Path, busy: Duration) -> Result<Connection, Fault> {

@@ -134,9 +134,11 @@ pub(super) fn judge(application: i64, version: i64) -> Result<(), Fault> {
     }
 }
 
-/// Looks at every page. `Ok` means a sound database, as far as `SQLite` can tell.
+/// Looks at every page, and whether each index says what its table says: an open drop that is missing in an
+/// index would be no open drop, and its files would be sent again. `Ok` means a sound database, as far as
+/// `SQLite` can tell. A few seconds for a history of 200,000 drops.
 pub(super) fn check(conn: &Connection) -> Result<(), Fault> {
-    let found: String = conn.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
+    let found: String = conn.query_row("PRAGMA integrity_check(1)", [], |r| r.get(0))?;
     if found == "ok" { Ok(()) } else { Err(Fault::Damaged(found)) }
 }
 
@@ -171,6 +173,14 @@ pub(super) fn pragma(conn: &Connection, name: &str) -> Result<i64, Fault> {
 
 pub(super) fn is_fresh(tx: &Transaction<'_>) -> Result<bool, Fault> {
     Ok(tx.query_row("SELECT 1 FROM trusted", [], |_| Ok(())).optional()?.is_none())
+}
+
+/// As if it were made just now, as far as `working/` goes. What the log held until now is put into the database,
+/// so that the same doubt does not come twice.
+pub(super) fn distrust(conn: &Connection) -> Result<(), Fault> {
+    conn.execute("DELETE FROM trusted", [])?;
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(())
 }
 
 pub(super) fn trust(tx: &Transaction<'_>) -> Result<(), Fault> {

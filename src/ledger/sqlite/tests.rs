@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod damage;
+mod endings;
 mod life;
 mod limits;
 mod memory;
@@ -30,6 +31,14 @@ impl Room {
     }
     pub(super) fn open(&self) -> SqliteLedger {
         SqliteLedger::open(&self.path()).unwrap()
+    }
+    /// A copy of it as a kill leaves it now.
+    pub(super) fn as_after_a_crash(&self) -> Self {
+        let copy = Self::new();
+        for name in self.names() {
+            std::fs::copy(self.dir.path().join(&name), copy.dir.path().join(&name)).unwrap();
+        }
+        copy
     }
     pub(super) fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(self.dir.path())

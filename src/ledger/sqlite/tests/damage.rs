@@ -76,13 +76,13 @@ fn an_empty_file_is_a_new_ledger() {
 #[test]
 fn a_newer_schema_is_refused_and_not_touched() {
     for with_log in [false, true] {
-        let room = Room::new();
-        let mut ledger = room.open();
+        let closed = Room::new();
+        let mut ledger = closed.open();
         ledger.begin(&a_drop(1, 1), None, NONE, &at(0)).unwrap();
-        // It stays in the log only if nothing is checkpointed as it is closed.
-        ledger.conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, with_log).unwrap();
         ledger.conn.pragma_update(None, "user_version", 99).unwrap();
+        let crashed = closed.as_after_a_crash();
         drop(ledger);
+        let room = if with_log { crashed } else { closed };
         let files = |room: &Room| bytes(room).into_iter().filter(|(n, _)| !n.ends_with("-shm")).collect::<Vec<_>>();
         let before = files(&room);
         assert_eq!(before.len(), if with_log { 2 } else { 1 });
@@ -186,8 +186,7 @@ fn what_is_set_aside_overwrites_nothing_and_opens_again_with_its_log() {
     assert_eq!(SqliteLedger::set_aside(&room.path(), now).unwrap(), None);
     let mut ledger = room.open();
     ledger.begin(&a_drop(1, 1), None, NONE, &at(0)).unwrap();
-    ledger.conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
-    drop(ledger);
+    let room = room.as_after_a_crash();
     std::fs::write(room.dir.path().join("ledger.db.damaged-20261123T040506Z-shm"), "taken").unwrap();
     let aside = SqliteLedger::set_aside(&room.path(), now).unwrap().unwrap();
     assert_eq!(aside, room.dir.path().join("ledger.db.damaged-20261123T040506Z-2"));

@@ -212,3 +212,76 @@ fn when_it_is_received() {
 fn when_it_is_delivered_and_not_filed() {
     at_every_harm(1, |how| how != Torn, |site| killed_before(site, "archive"));
 }
+
+#[test]
+fn when_one_of_two_shots_is_delivered_and_the_other_is_sent() {
+    at_every_harm(1, always, |site| {
+        site.set("api.max_in_flight", 1);
+        site.put_picture("inbox/a.jpg");
+        site.put("inbox/a.toml", "seeds = [1, 2]\n");
+        let gate = Gate::default();
+        let held = gate.clone();
+        site.api.on_model(move |call| if call.seed == Some(2) { call.good().after(&held) } else { call.good() });
+        let daemon = site.run();
+        site.wait("the second is sent", || site.api.calls().len() == 2 && site.has("outbox/a-1.png"));
+        site.wait("the first is said to be delivered", || daemon.log().contains("delivered drop=a.jpg"));
+        daemon.kill();
+        gate.open();
+    });
+}
+
+#[test]
+fn when_one_of_two_shots_is_due() {
+    at_every_harm(1, always, |site| {
+        site.set("retry.first_delay", "10m").set("retry.max_delay", "10m");
+        site.put_picture("inbox/a.jpg");
+        site.put("inbox/a.toml", "seeds = [1, 2]\n");
+        site.api.on_model(|call| if call.seed == Some(2) { Answer::error(503, "later") } else { call.good() });
+        let daemon = site.run();
+        site.wait("the second is due", || daemon.log().contains("delivered drop=a.jpg") && site.api.calls().len() == 2);
+        site.wait("and said to be", || site.status()["work"][0]["state"] == "due");
+        daemon.kill();
+    });
+}
+
+#[test]
+fn when_it_was_on_its_way_back_into_the_inbox() {
+    for how in [Garbage, Page, Lost] {
+        let site = Site::new();
+        assert_eq!(site.once(), 0);
+        // Its sidecars are back already.
+        site.put("inbox/a.txt", "a prompt that nobody asked for alone");
+        site.put("working/a.jpg", site.a_picture());
+        harm(&site, how);
+        site.set("watch.give_up", "10m");
+        assert_eq!(site.once(), 3, "{how:?}\n{}", site.describe());
+        assert_eq!(site.api.calls().len(), 0, "{how:?}: the prompt alone was sent\n{}", site.describe());
+        assert!(site.has("errors/a.jpg") && site.is_empty(), "{how:?}\n{}", site.describe());
+    }
+}
+
+#[test]
+fn when_it_is_filed_and_its_row_is_open() {
+    let site = Site::new();
+    killed_before(&site, "archive");
+    let before = site.files("state");
+    assert_eq!(site.once(), 0, "{}", site.describe());
+    assert_eq!(site.names("archive"), ["a.jpg"]);
+    let done = (site.files("outbox"), site.files("archive"));
+    let put_back = || {
+        let _ = fs::remove_file(site.path("state/ledger.db-wal"));
+        for name in ["ledger.db", "ledger.db-wal"] {
+            fs::write(site.path("state").join(name), &before[Path::new(name)]).unwrap();
+        }
+    };
+    put_back();
+    assert_eq!(site.once(), 0, "the row is closed\n{}", site.describe());
+    for how in ALL {
+        put_back();
+        harm(&site, how);
+        let code = site.once();
+        assert!(code == 0 || code == 3, "{how:?}: {code}\n{}", site.describe());
+        assert!(done == (site.files("outbox"), site.files("archive")), "{how:?}\n{}", site.describe());
+        assert_eq!(site.api.calls().len(), 1, "{how:?}\n{}", site.describe());
+    }
+}

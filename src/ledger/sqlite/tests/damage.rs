@@ -137,6 +137,35 @@ fn a_damaged_database_is_told_from_a_good_one_and_not_touched() {
 }
 
 #[test]
+fn no_page_of_an_index_can_hide_an_open_drop() {
+    let good = Room::new();
+    let mut ledger = good.open();
+    ledger.trust().unwrap();
+    for n in 0..40 {
+        ledger.begin(&a_drop(n, 1), Some(ShotNo(0)), NONE, &at(0)).unwrap();
+    }
+    let truth = ledger.open_drops().unwrap();
+    drop(ledger);
+    let whole = std::fs::read(good.path()).unwrap();
+    let mut damaged_at = 0;
+    for page in (4_096..whole.len()).step_by(4_096).filter(|at| matches!(whole[*at], 2 | 10)) {
+        // The head, the list of what is in it, and the last thing in it.
+        for (from, fill) in [(page, 0), (page + 3, 0), (page + 9, 0x5a), (page + 4_094, 0x5a)] {
+            let room = Room::new();
+            let mut bytes = whole.clone();
+            bytes[from..from + 2].fill(fill);
+            std::fs::write(room.path(), bytes).unwrap();
+            match SqliteLedger::open(&room.path()) {
+                Ok(mut ledger) => assert_eq!(ledger.open_drops().unwrap(), truth, "{from}"),
+                Err(LedgerError::Damaged { .. }) => damaged_at += 1,
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+    assert!(damaged_at > 20, "{damaged_at}");
+}
+
+#[test]
 fn another_programs_database_is_not_taken_over() {
     let room = Room::new();
     let conn = Connection::open(room.path()).unwrap();

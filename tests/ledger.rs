@@ -245,6 +245,27 @@ fn when_one_of_two_shots_is_due() {
 }
 
 #[test]
+fn when_one_of_two_shots_is_sent_again_after_it_was_due() {
+    at_every_harm(1, always, |site| {
+        site.set("retry.first_delay", "1s").set("retry.max_delay", "1s");
+        site.put_picture("inbox/a.jpg");
+        site.put("inbox/a.toml", "seeds = [1, 2]\n");
+        let gate = Gate::default();
+        let held = gate.clone();
+        site.api.on_model(move |call| match (call.seed, call.n) {
+            (Some(1), _) => call.good(),
+            (_, 1..=2) => Answer::error(503, "later"),
+            // This send is what was committed last.
+            _ => call.good().after(&held),
+        });
+        let daemon = site.run();
+        site.wait("it is sent again", || site.api.calls().len() == 3 && site.has("outbox/a-1.png"));
+        daemon.kill();
+        gate.open();
+    });
+}
+
+#[test]
 fn when_it_was_on_its_way_back_into_the_inbox() {
     for how in [Garbage, Page, Lost] {
         let site = Site::new();

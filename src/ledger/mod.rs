@@ -54,6 +54,12 @@ pub enum LedgerError {
         /// What is wrong with it.
         why: String,
     },
+    /// The file was removed or replaced while it was open: what is recorded now would be lost.
+    #[error("{}: the ledger that is open is not there any more (removed, or another file in its place)", path.display())]
+    Moved {
+        /// The database, or its log.
+        path: PathBuf,
+    },
     /// It was asked for something that has no meaning, such as a step of a drop that is closed: a bug of
     /// the caller. Nothing was written.
     #[error("{}: {what}", path.display())]
@@ -69,6 +75,21 @@ pub enum LedgerError {
     /// The thread that owns it is gone.
     #[error("the ledger's thread has ended")]
     Gone,
+}
+
+impl LedgerError {
+    /// It, and what to do where it does not pass by itself.
+    pub fn for_a_person(&self) -> String {
+        match self {
+            Self::Damaged { .. } => {
+                format!("{self}; restart the daemon: the damaged one is kept aside then, and a new one begun")
+            }
+            Self::Moved { .. } => format!(
+                "{self}; put it back, or restart the daemon: what is in working then goes to errors, since nobody knows what of it was sent"
+            ),
+            _ => self.to_string(),
+        }
+    }
 }
 
 /// A moment by both clocks, so that rolling limits survive changes of the wall clock.

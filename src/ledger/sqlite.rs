@@ -6,6 +6,7 @@
 //! a damaged ledger means for the drops in `working/`: [`set_aside`](SqliteLedger::set_aside) is the
 //! caller's choice, and [`Ledger::is_fresh`] tells it afterwards.
 
+mod ground;
 mod history;
 mod log;
 mod money;
@@ -39,6 +40,7 @@ const BUSY: Duration = Duration::from_secs(5);
 pub struct SqliteLedger {
     conn: Connection,
     path: PathBuf,
+    ground: ground::Ground,
 }
 
 impl SqliteLedger {
@@ -61,12 +63,25 @@ impl SqliteLedger {
     /// One transaction that writes: the database is taken at its begin, so `f` decides on facts that stay.
     fn write<T>(&mut self, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, LedgerError> {
         let done = (|| {
+            self.ground.holds()?;
             let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let done = f(&tx)?;
             tx.commit()?;
             Ok(done)
         })();
         done.map_err(|fault: Fault| fault.at(&self.path))
+    }
+
+    /// [`Self::write`] of what may be a send, which is counted.
+    fn write_send(&mut self, f: impl FnOnce(&Transaction<'_>) -> Result<Sent, Fault>) -> Result<Sent, LedgerError> {
+        let (sent, sends) = self.write(|tx| {
+            let sent = f(tx)?;
+            Ok((sent, if sent == Sent::Committed { Some(ground::count(tx)?) } else { None }))
+        })?;
+        if let Some(sends) = sends {
+            self.ground.note(sends);
+        }
+        Ok(sent)
     }
 
     /// One transaction that reads: all of `f` sees the same state.
@@ -92,6 +107,7 @@ enum Fault {
     Io(io::Error),
     Damaged(String),
     Newer(i64),
+    Moved(PathBuf),
     Misused(String),
 }
 
@@ -114,6 +130,7 @@ impl Fault {
         match self {
             Self::Newer(found) => LedgerError::Newer { path, found, known: schema::KNOWN },
             Self::Damaged(why) => LedgerError::Damaged { path, why },
+            Self::Moved(path) => LedgerError::Moved { path },
             Self::Misused(what) => LedgerError::Misused { path, what },
             Self::Io(source) => LedgerError::Io { path, source: source.into() },
             Self::Sql(error) => match error.sqlite_error_code() {
@@ -156,11 +173,11 @@ impl Ledger for SqliteLedger {
         limits: Limits,
         now: &Moment,
     ) -> Result<Sent, LedgerError> {
-        self.write(|tx| steps::begin(tx, drop, first, limits, now))
+        self.write_send(|tx| steps::begin(tx, drop, first, limits, now))
     }
 
     fn send(&mut self, id: DropId, shot: &Shot, limits: Limits, now: &Moment) -> Result<Sent, LedgerError> {
-        self.write(|tx| steps::send(tx, id, shot, limits, now))
+        self.write_send(|tx| steps::send(tx, id, shot, limits, now))
     }
 
     fn step(&mut self, id: DropId, shot: &Shot, billed: Billed) -> Result<(), LedgerError> {

@@ -13,12 +13,13 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::ground::{self, COUNT, Ground};
 use super::log::{self, End};
 use super::{Fault, SqliteLedger, schema, steps};
 use crate::ledger::LedgerError;
 
 /// The log that lies beside the database holds commits that are not in it yet.
-const LOG: &str = "-wal";
+pub(super) const LOG: &str = "-wal";
 
 /// The database's mark that it is written through a log.
 const WITH_LOG: u8 = 2;
@@ -31,6 +32,8 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
     let real = real(path)?;
     let dir = real.parent().unwrap_or(Path::new("/"));
     let mut doubt = None;
+    // First, so that what another program commits meanwhile is not missed.
+    let noted = ground::noted(&real);
     match std::fs::symlink_metadata(&real) {
         Ok(meta) if !meta.is_file() => {
             return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file").into());
@@ -48,6 +51,10 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
     if let End::Torn = log_end(&mut conn, &real)? {
         doubt = Some("the last commit in its log is broken");
     }
+    // What is in doubt is known to lack something.
+    if doubt.is_none() {
+        ground::check(&conn, noted)?;
+    }
     settle(&conn)?;
     schema::migrate(&mut conn)?;
     // What makes no sense only when it is worked on would stop every start anew.
@@ -56,11 +63,12 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
         schema::distrust(&conn)?;
         tracing::error!(ledger = %real.display(), "the ledger's last words may be missing ({why}): what lies in working and is not surely sent or unsent goes to errors as unconfirmed");
     }
+    let ground = Ground::of(&real, &conn)?;
     // From here on it is ours and sound: what is closed cleanly leaves no log behind.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     restrict(&real);
     File::open(dir)?.sync_all()?;
-    Ok(SqliteLedger { conn, path: path.to_path_buf() })
+    Ok(SqliteLedger { conn, path: path.to_path_buf(), ground })
 }
 
 /// `path` with every symlink of its folder resolved: `SQLite` then follows none at all. It is absolute, so that
@@ -166,7 +174,7 @@ fn settle(conn: &Connection) -> Result<(), Fault> {
 /// One that was copied back from a backup may be everybody's to read. Where it is another user's it stays so:
 /// its mode is then theirs to choose.
 fn restrict(real: &Path) {
-    for file in [real.to_path_buf(), beside(real, LOG), beside(real, "-shm")] {
+    for file in [real.to_path_buf(), beside(real, LOG), beside(real, "-shm"), beside(real, COUNT)] {
         let open = std::fs::symlink_metadata(&file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o077 != 0);
         if open {
             let _ = std::fs::set_permissions(&file, Permissions::from_mode(0o600));
@@ -183,7 +191,7 @@ fn has_log(real: &Path) -> io::Result<bool> {
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(suffix);
     name.into()
@@ -192,7 +200,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 pub(super) fn set_aside(path: &Path, now: Timestamp) -> io::Result<Option<PathBuf>> {
     // The database first: alone, a log is found damaged again; alone, a database looks good without the
     // commits that its log held.
-    const PARTS: [&str; 4] = ["", LOG, "-shm", "-journal"];
+    const PARTS: [&str; 5] = ["", LOG, "-shm", "-journal", COUNT];
     let named = |e: io::Error, path: &Path| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
     let exists = |path: &Path| match std::fs::symlink_metadata(path) {
         Ok(_) => Ok(true),

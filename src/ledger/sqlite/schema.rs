@@ -100,13 +100,18 @@ const MIGRATIONS: &[&str] = &[
     -- Its one row says that what lay in working/ when this database was made is dealt with.
     CREATE TABLE trusted (one INTEGER PRIMARY KEY CHECK (one = 1)) STRICT;
     ",
+    // 2. Its one row holds how many sends were ever committed, see ground.rs.
+    "
+    CREATE TABLE counted (one INTEGER PRIMARY KEY CHECK (one = 1), sends INTEGER NOT NULL) STRICT;
+    INSERT INTO counted VALUES (1, 0);
+    ",
 ];
 
 /// The newest schema known here.
 #[expect(clippy::cast_possible_wrap, reason = "a handful of migrations")]
 pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
 
-const TABLES: &[&str] = &["drops", "members", "notes", "sends", "shots", "trusted", "uploads"];
+const TABLES: &[&str] = &["counted", "drops", "members", "notes", "sends", "shots", "trusted", "uploads"];
 
 /// Whether the database is ours, and of a version that is known here. An empty one is.
 pub(super) fn recognise(conn: &Connection) -> Result<(), Fault> {

@@ -28,7 +28,7 @@ fn only_the_owner_may_read_it() {
     let room = Room::new();
     let mut ledger = room.open();
     ledger.begin(&a_drop(1, 1), Some(ShotNo(0)), NONE, &at(0)).unwrap();
-    assert_eq!(room.names(), ["ledger.db", "ledger.db-shm", "ledger.db-wal"]);
+    assert_eq!(room.names(), ["ledger.db", "ledger.db-count", "ledger.db-shm", "ledger.db-wal"]);
     for name in room.names() {
         assert_eq!(mode(&room.dir.path().join(&name)), 0o600, "{name}");
     }
@@ -85,7 +85,7 @@ fn a_newer_schema_is_refused_and_not_touched() {
         let room = if with_log { crashed } else { closed };
         let files = |room: &Room| bytes(room).into_iter().filter(|(n, _)| !n.ends_with("-shm")).collect::<Vec<_>>();
         let before = files(&room);
-        assert_eq!(before.len(), if with_log { 2 } else { 1 });
+        assert_eq!(before.len(), if with_log { 3 } else { 2 });
         for _ in 0..2 {
             match SqliteLedger::open(&room.path()) {
                 Err(LedgerError::Newer { found: 99, known, .. }) => assert_eq!(known, schema::KNOWN),
@@ -209,6 +209,94 @@ fn a_log_without_its_database_is_damage_not_a_new_ledger() {
 }
 
 #[test]
+fn sends_that_were_lost_with_the_log_are_damage() {
+    let log = "ledger.db-wal";
+    let sent = || {
+        let room = Room::new();
+        let mut ledger = room.open();
+        ledger.trust().unwrap();
+        for n in 1..4 {
+            ledger.begin(&a_drop(n, 1), Some(ShotNo(0)), NONE, &at(0)).unwrap();
+        }
+        ledger.conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+        drop(ledger);
+        room
+    };
+    let whole = std::fs::read(sent().dir.path().join(log)).unwrap();
+    let garbled = |from: usize| {
+        let mut bytes = whole.clone();
+        bytes[from..from + 40].fill(0x5a);
+        bytes
+    };
+    let last = whole.len() - 4_096;
+    let cut = |at: usize| whole[..at].to_vec();
+    for (what, bytes) in [
+        ("cut in its last frame", cut(last)),
+        ("cut in the middle", cut(whole.len() / 2)),
+        ("its header garbled", garbled(0)),
+        ("garbled in the middle", garbled(whole.len() / 2)),
+        ("its last frame garbled", garbled(last)),
+    ] {
+        let room = sent();
+        // Each log goes with its own database.
+        let own = std::fs::read(room.dir.path().join(log)).unwrap();
+        let mut bytes = bytes;
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = if *byte == whole[at] { own[at] } else { !own[at] };
+        }
+        std::fs::write(room.dir.path().join(log), &bytes).unwrap();
+        // A log without a good header may be all that there is of the tables.
+        match SqliteLedger::open(&room.path()) {
+            Err(LedgerError::Damaged { .. }) => {}
+            Ok(mut ledger) => assert!(ledger.is_fresh().unwrap(), "{what}: it is believed"),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    let room = sent();
+    assert_eq!(room.open().open_drops().unwrap().len(), 3, "nothing is wrong with it as it is");
+}
+
+#[test]
+fn an_older_copy_is_damage_and_a_new_ledger_is_not() {
+    let room = Room::new();
+    let mut ledger = room.open();
+    ledger.trust().unwrap();
+    drop(ledger);
+    let older = std::fs::read(room.path()).unwrap();
+    let mut ledger = room.open();
+    ledger.begin(&a_drop(1, 1), Some(ShotNo(0)), NONE, &at(0)).unwrap();
+    drop(ledger);
+    std::fs::write(room.path(), &older).unwrap();
+    assert!(damaged(&room).contains("older copy"));
+    for part in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        let _ = std::fs::remove_file(room.dir.path().join(part));
+    }
+    assert!(room.open().is_fresh().unwrap(), "a lost one is new");
+    let mut ledger = room.open();
+    ledger.trust().unwrap();
+    drop(ledger);
+    assert!(!room.open().is_fresh().unwrap(), "and stays good");
+}
+
+#[test]
+fn nothing_is_recorded_in_a_file_that_was_moved_away() {
+    for part in ["ledger.db", "ledger.db-wal"] {
+        let room = Room::new();
+        let mut ledger = room.open();
+        ledger.begin(&a_drop(1, 1), Some(ShotNo(0)), NONE, &at(0)).unwrap();
+        let (there, away) = (room.dir.path().join(part), room.dir.path().join("away"));
+        std::fs::rename(&there, &away).unwrap();
+        let moved = |done| matches!(done, Err(LedgerError::Moved { path }) if path == there);
+        assert!(moved(ledger.begin(&a_drop(2, 1), Some(ShotNo(0)), NONE, &at(0)).map(|_| ())), "{part}");
+        std::fs::write(&there, "another").unwrap();
+        assert!(moved(ledger.trust()), "{part}");
+        std::fs::rename(&away, &there).unwrap();
+        ledger.begin(&a_drop(2, 1), Some(ShotNo(0)), NONE, &at(0)).unwrap();
+        assert_eq!(ledger.open_drops().unwrap().len(), 2, "{part}");
+    }
+}
+
+#[test]
 fn what_is_set_aside_overwrites_nothing_and_opens_again_with_its_log() {
     let room = Room::new();
     let now: Timestamp = "2026-11-23T04:05:06.7Z".parse().unwrap();
@@ -223,6 +311,7 @@ fn what_is_set_aside_overwrites_nothing_and_opens_again_with_its_log() {
         room.names(),
         [
             "ledger.db.damaged-20261123T040506Z-2",
+            "ledger.db.damaged-20261123T040506Z-2-count",
             "ledger.db.damaged-20261123T040506Z-2-shm",
             "ledger.db.damaged-20261123T040506Z-2-wal",
             "ledger.db.damaged-20261123T040506Z-shm"
@@ -245,7 +334,7 @@ fn what_is_no_file_of_ours_is_not_followed() {
     std::fs::remove_file(room.path()).unwrap();
     symlink(other.dir.path().join("dangling"), room.path()).unwrap();
     assert!(matches!(SqliteLedger::open(&room.path()), Err(LedgerError::Io { .. })));
-    assert_eq!(other.names(), ["ledger.db"]);
+    assert_eq!(other.names(), ["ledger.db", "ledger.db-count"]);
     std::fs::remove_file(room.path()).unwrap();
     std::fs::create_dir(room.path()).unwrap();
     assert!(matches!(SqliteLedger::open(&room.path()), Err(LedgerError::Io { .. })));

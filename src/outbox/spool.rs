@@ -9,10 +9,13 @@ use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use super::durable::fingerprint;
+use super::durable::{Draft, fingerprint, is_temporary, random_name};
 use super::error::OutboxError;
 use super::folder::{Folder, rename};
 use crate::domain::ids::{DropId, Fingerprint, ShotNo};
+
+/// The spool's name in the state directory.
+pub const NAME: &str = "spool";
 
 /// The spool of one state directory.
 #[derive(Clone, Debug)]
@@ -37,7 +40,7 @@ impl Spool {
     /// The spool in `state_dir`, made if it is missing (for us alone). The state directory must be there.
     pub fn new(state_dir: &Path) -> Result<Self, OutboxError> {
         let top = Folder::root(state_dir)?;
-        let path = state_dir.join("spool");
+        let path = state_dir.join(NAME);
         match DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => top.sync()?,
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -73,7 +76,12 @@ impl Spool {
     pub fn seal(&self, drop: DropId, shot: ShotNo) -> Result<Sealed, OutboxError> {
         let (folder, part, name) = (self.folder()?, part_name(drop, shot), sealed_name(drop, shot));
         let file = folder.open(&part)?;
-        file.sync_all().map_err(|e| OutboxError::new("sync", folder.at(&part), e))?;
+        if let Err(e) = file.sync_all() {
+            // What a failed sync left in memory counts as written from then on: the next sync would say yes to
+            // what is not on the disk. Only bytes that are written anew tell.
+            let _ = write_anew(&folder, &part, file);
+            return Err(OutboxError::new("sync", folder.at(&part), e));
+        }
         rename(&folder, &part, &folder, &name)?;
         folder.sync()?;
         self.find(drop, shot)?.ok_or_else(|| OutboxError::Gone { path: folder.at(&name) })
@@ -125,7 +133,7 @@ impl Spool {
         let folder = self.folder()?;
         let mut swept = 0;
         for (name, _) in folder.names()? {
-            if parse(&name, ".part").is_some() && folder.remove(&name)? {
+            if (parse(&name, ".part").is_some() || is_temporary(&name)) && folder.remove(&name)? {
                 swept += 1;
             }
         }
@@ -143,6 +151,15 @@ impl Sealed {
         let mut file = File::open(&self.path).map_err(|e| OutboxError::new("open", &self.path, e))?;
         fingerprint(&mut file, &self.path)
     }
+}
+
+/// Puts a copy of `file` in the place of `name`.
+fn write_anew(folder: &Folder, name: &OsStr, mut file: File) -> Result<(), OutboxError> {
+    let hidden = random_name()?;
+    let mut draft = Draft::new(folder, hidden.clone())?;
+    draft.copy_from(&mut file, &folder.at(name))?;
+    let replaced = rustix::fs::renameat(folder, &hidden, folder, name);
+    replaced.map_err(|e| OutboxError::new("rename to", folder.at(name), e))
 }
 
 pub(super) fn sealed_name(drop: DropId, shot: ShotNo) -> OsString {
@@ -194,6 +211,22 @@ mod tests {
             assert_eq!(spool.seal(DROP, ShotNo(1)).is_ok(), text == "first");
         }
         assert_eq!(fs::read(spool.sealed_path(DROP, ShotNo(1))).unwrap(), b"first");
+    }
+
+    #[test]
+    fn what_could_not_be_synced_is_written_anew() {
+        use std::os::unix::fs::MetadataExt as _;
+        let state = tempfile::tempdir().unwrap();
+        let spool = Spool::new(state.path()).unwrap();
+        let part = spool.part_path(DROP, ShotNo(0));
+        fs::write(&part, "whole").unwrap();
+        let before = fs::metadata(&part).unwrap().ino();
+        let (folder, name) = (spool.folder().unwrap(), part_name(DROP, ShotNo(0)));
+        write_anew(&folder, &name, folder.open(&name).unwrap()).unwrap();
+        assert_eq!(fs::read(&part).unwrap(), b"whole");
+        assert_ne!(fs::metadata(&part).unwrap().ino(), before);
+        assert_eq!(fs::read_dir(spool.path()).unwrap().count(), 1);
+        assert_eq!(spool.seal(DROP, ShotNo(0)).unwrap().bytes, 5);
     }
 
     #[test]

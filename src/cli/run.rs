@@ -172,7 +172,15 @@ async fn tell(mut published: watch::Receiver<Status>, state_dir: PathBuf, progre
     let mut complained = false;
     // What earlier runs made is not this one's progress.
     let mut before = None;
-    while published.changed().await.is_ok() {
+    loop {
+        // What could not be written is tried again, although nothing new may have happened.
+        let changed = tokio::select! {
+            changed = published.changed() => changed.is_ok(),
+            () = tokio::time::sleep(Duration::from_secs(2)), if complained => true,
+        };
+        if !changed {
+            break;
+        }
         let status = published.borrow_and_update().clone();
         let line = status_file::line(&status);
         if line != last_line {

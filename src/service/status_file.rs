@@ -2,13 +2,14 @@
 //!
 //! The file is an interface. Its keys stay, their meaning too; new ones may come. It is small whatever the
 //! queue is (the lists are bounded), readable for the daemon's group, and replaced as a whole, so a reader
-//! never sees half of one. It is no record: it is not synced, and nothing is decided from it.
+//! never sees half of one. Only where there is no room for a new one the old one is written over, in its own
+//! blocks. It is no record: it is not synced, and nothing is decided from it.
 //! A daemon that died did not write "stopped"; [`read_live`] asks the lock and says so in its place.
 //!
 //! Names in it are for people (control characters are escaped by whoever fills it in), not for opening files.
 
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -60,13 +61,45 @@ pub fn write(state_dir: &Path, status: &Status) -> Result<(), StatusError> {
     status.last_failures.truncate(MAX_FAILURES);
     status.broken_presets.truncate(MAX_BROKEN);
     status.damaged_ledgers.truncate(MAX_LISTED);
-    let mut text =
-        serde_json::to_vec_pretty(&status).map_err(|source| StatusError::Damaged { path: path.clone(), source })?;
-    text.push(b'\n');
-
     let fail = |path: &Path, source| StatusError::Io { path: path.to_path_buf(), source };
-    write_new(&temporary, &text).map_err(|e| fail(&temporary, e))?;
-    std::fs::rename(&temporary, &path).map_err(|e| fail(&path, e))
+    let whole = text(&status, &path)?;
+    let Err(full) = write_new(&temporary, &whole) else {
+        return std::fs::rename(&temporary, &path).map_err(|e| fail(&path, e));
+    };
+    let _ = std::fs::remove_file(&temporary);
+    if !matches!(full.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        return Err(fail(&temporary, full));
+    }
+    // That the disk is full is just what is to be told. Without its lists it is small.
+    let short = Status {
+        work: Vec::new(),
+        waiting_for: Vec::new(),
+        last_failures: Vec::new(),
+        broken_presets: Vec::new(),
+        ..status
+    };
+    let short = text(&short, &path)?;
+    write_over(&path, &whole).or_else(|_| write_over(&path, &short)).map_err(|_| fail(&temporary, full))
+}
+
+fn text(status: &Status, path: &Path) -> Result<Vec<u8>, StatusError> {
+    let damaged = |source| StatusError::Damaged { path: path.to_path_buf(), source };
+    let mut text = serde_json::to_vec_pretty(status).map_err(damaged)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// Writes into the blocks that the file has already, in one write.
+fn write_over(path: &Path, text: &[u8]) -> io::Result<()> {
+    let file = std::fs::OpenOptions::new().write(true).open(path)?;
+    let there = file.metadata()?;
+    if there.blocks().saturating_mul(512) < text.len() as u64 {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    // Blank to the old end, so that no moment shows the new beginning with the old rest.
+    let mut padded = text.to_vec();
+    padded.resize(text.len().max(usize::try_from(there.len()).unwrap_or(0)), b'\n');
+    file.write_all_at(&padded, 0)
 }
 
 fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
@@ -95,11 +128,13 @@ pub fn read(state_dir: &Path) -> Result<Option<Status>, StatusError> {
 /// stopped, with nothing in it.
 pub fn read_live(state_dir: &Path) -> Result<Status, StatusError> {
     let Some(status) = read(state_dir)? else { return Ok(Status::default()) };
-    let alive = match lock::probe(&state_dir.join(STATE_LOCK)) {
+    let lock = state_dir.join(STATE_LOCK);
+    let alive = match lock::probe(&lock) {
         Ok(Probe::Held(_)) => true,
-        Ok(Probe::Free) => false,
+        // It stays when it is let go: where there is none, somebody removed it.
+        Ok(Probe::Free) if lock.exists() => false,
         // The lock can't be seen from here; its holder perhaps can.
-        Err(_) => status.pid.is_some_and(is_alive),
+        Ok(Probe::Free) | Err(_) => status.pid.is_some_and(is_alive),
     };
     Ok(if alive { status } else { status.stopped() })
 }
@@ -201,6 +236,22 @@ mod tests {
         let path = folder.path().join(FILE_NAME);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_old_file_is_written_over_in_its_own_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE_NAME);
+        write(folder.path(), &busy()).unwrap();
+        let paused = Paused { reason: "full".into(), since: at("2026-11-23T14:02:00Z"), until: None };
+        let status = Status { state: State::Paused, paused: Some(paused), work: Vec::new(), ..busy() };
+        write_over(&path, &text(&status, &path).unwrap()).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), Some(status));
+        write_over(&path, &text(&Status::default(), &path).unwrap()).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), Some(Status::default()), "a shorter one leaves no rest");
+        let blocks = std::fs::metadata(&path).unwrap().blocks() * 512;
+        assert!(write_over(&path, &vec![b' '; usize::try_from(blocks).unwrap() + 1]).is_err());
+        assert_eq!(read(folder.path()).unwrap(), Some(Status::default()));
     }
 
     #[test]

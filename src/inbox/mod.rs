@@ -5,6 +5,7 @@
 //! inbox, without following links. What an observation means is decided by `domain::arrivals`.
 
 mod backend;
+mod mounts;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::backend::{Backend, FsKind, POLL_SETTLE, RootState, Setting, choose, fs_kind, root_state};
+pub use self::mounts::Mounts;
 pub use self::scan::{BATCH, Report, look, survey};
 pub use self::watch::{Drained, HINT_CAP, Hint, HintHow, Watcher};
 

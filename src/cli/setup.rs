@@ -13,7 +13,7 @@ use crate::ledger::{Ledger as _, LedgerError};
 use crate::segmind::{CREDENTIAL, KeySource, VARIABLE};
 
 use super::args::Global;
-use super::exit::{Code, Failure};
+use super::exit::Failure;
 
 /// The ledger's name in the state directory.
 pub const LEDGER: &str = "ledger.db";
@@ -78,7 +78,7 @@ pub fn ledger(state_dir: &Path) -> Result<(SqliteLedger, bool), Failure> {
             tracing::error!(ledger = %path.display(), "the ledger is damaged ({why}){kept}; a new one is begun, and what was in work goes to errors as unconfirmed");
             SqliteLedger::open(&path).map_err(|e| Failure::unexpected(e.to_string()))?
         }
-        Err(e @ LedgerError::Busy { .. }) => return Err(Failure::new(Code::Held, e.to_string())),
+        // Also where another program has it locked: that passes, and the service is to be started again then.
         Err(e) => return Err(Failure::unexpected(e.to_string())),
     };
     let fresh = ledger.is_fresh().map_err(|e| Failure::unexpected(e.to_string()))?;

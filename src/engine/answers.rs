@@ -1,6 +1,7 @@
 //! What the loop does with an answer: the domain says what it means, the gate who waits, and the step is
 //! committed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Unconfirmed;
@@ -56,6 +57,10 @@ impl Engine {
             && let Some(shot) = work.shot(no).cloned()
         {
             work.set(Shot { receipt: outcome.receipt.clone(), ..shot });
+            if let Some(held) = outcome.held {
+                tracing::warn!(drop = %work.place, reason = %held.why, "a picture came that the disk does not take: it is kept in memory until it does");
+                work.held.insert(no, Arc::new(held));
+            }
         }
         self.judged(id, no, &outcome.verdict, now);
     }
@@ -93,8 +98,8 @@ impl Engine {
         let wall = self.ctx.clock.wall();
         match answer::next(&shot, verdict, treatment, self.policy(), cached, wall, Self::jitter()) {
             Next::Keep => {
-                let ctx = self.ctx.clone();
-                self.spawn(deliver::keep(ctx, id, shot));
+                let (ctx, held) = (self.ctx.clone(), self.works.get(&id).and_then(|w| w.held.get(&no)).cloned());
+                self.spawn(deliver::keep(ctx, id, shot, held));
             }
             Next::Step(event) => self.step(id, no, event),
             Next::Ask => {

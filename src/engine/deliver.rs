@@ -1,5 +1,8 @@
 //! From an answer to a picture in the outbox: keep it, or fetch it and keep it; then publish it.
 
+use std::io::Write as _;
+use std::sync::Arc;
+
 use crate::domain::ids::{DropId, RelPath, ShotNo};
 use crate::domain::life::{OutputName, Shot, ShotEvent, ShotState, Spooled};
 use crate::domain::names::{Parts, SetNames, Template, provenance_name, result_name};
@@ -9,20 +12,21 @@ use crate::outbox::listing::Wanted;
 use crate::outbox::provenance::{Input, Provenance, SCHEMA, Times};
 use crate::outbox::publish::{Delivery, recover_publish};
 use crate::reference::{self, Format, Whole};
-use crate::segmind::DownloadOutcome;
+use crate::segmind::{DownloadOutcome, Held};
 
 use super::ctx::{Ctx, MAX_RESULT_BYTES, blocking};
 use super::event::{Event, Fetched, KeepFault};
 use super::frozen::Frozen;
 use super::send::record_step;
 
-/// Keeps the picture that came with an answer: whole, synced, under its shot's name, committed.
-pub(super) async fn keep(ctx: Ctx, id: DropId, shot: Shot) {
-    let kept = keep_part(&ctx, id, &shot).await;
+/// Keeps the picture that came with an answer: whole, synced, under its shot's name, committed. `held`: the
+/// disk did not take it when it came.
+pub(super) async fn keep(ctx: Ctx, id: DropId, shot: Shot, held: Option<Arc<Held>>) {
+    let kept = keep_part(&ctx, id, &shot, held).await;
     ctx.send(Event::Kept { drop: id, shot: shot.no, kept }).await;
 }
 
-async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot) -> Result<Shot, KeepFault> {
+async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot, held: Option<Arc<Held>>) -> Result<Shot, KeepFault> {
     let (spool, no, now) = (ctx.spool.clone(), shot.no, ctx.clock.wall());
     let sealed = blocking(move || {
         let part = spool.part_path(id, no);
@@ -31,6 +35,10 @@ async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot) -> Result<Shot, KeepFault
         let sealed = if let Some(sealed) = spool.find(id, no).map_err(|e| environment(&e))? {
             sealed
         } else {
+            if let Some(held) = held {
+                let mut file = spool.create_part(id, no).map_err(|e| environment(&e))?;
+                file.write_all(&held.bytes).map_err(|e| environment(&e))?;
+            }
             let found =
                 std::fs::File::open(&part).and_then(|file| reference::check(&file)).map_err(|e| environment(&e))?;
             extension(&found).map_err(KeepFault::NotAPicture)?;
@@ -82,11 +90,12 @@ async fn fetch_and_keep(ctx: &Ctx, id: DropId, shot: &Shot) -> Fetched {
     let ShotState::Answered { url, .. } = &shot.state else { return Fetched::Refused("it was not answered".into()) };
     let into = ctx.spool.part_path(id, shot.no);
     match ctx.client.download(url, &into, MAX_RESULT_BYTES).await {
-        DownloadOutcome::Done(_) => match keep_part(ctx, id, shot).await {
+        DownloadOutcome::Done(_) => match keep_part(ctx, id, shot, None).await {
             Ok(kept) => Fetched::Kept(Box::new(kept)),
             Err(KeepFault::NotAPicture(why)) => Fetched::NotAPicture(why),
             Err(KeepFault::Environment(why)) => Fetched::Environment(why),
         },
+        DownloadOutcome::Held(held) => Fetched::Environment(held.why),
         DownloadOutcome::Refused { why } => Fetched::Refused(why),
         DownloadOutcome::Gone { status } => Fetched::Later(format!("the picture's address answered {status}")),
         DownloadOutcome::Failed { message } => Fetched::Later(message),
@@ -116,7 +125,7 @@ async fn deliver(
         if !matches!(shot.state, ShotState::Publishing { .. }) || at_least > 1 {
             let n = choose(ctx, open, frozen, shot, *number, at_least).await?;
             if *number != Some(n) {
-                ctx.record(move |l| l.number(id, n)).await.map_err(|e| e.to_string())?;
+                ctx.record(move |l| l.number(id, n)).await.map_err(|e| e.for_a_person())?;
                 *number = Some(n);
             }
             let name = output_name(ctx, open, frozen, shot, n).ok_or("the shot has no picture")?;

@@ -175,14 +175,23 @@ pub(super) enum Event {
         drop: DropId,
         back: Back,
     },
-    /// Recovery ran again: where the originals of lost drops were found.
-    Recovered(Vec<(DropId, PathBuf)>),
+    /// Files were claimed, never sent, and could not go back into the inbox.
+    Stranded,
+    /// Recovery ran again.
+    Recovered {
+        /// Where the originals of lost drops were found.
+        found: Vec<(DropId, PathBuf)>,
+        /// Whether all that was never sent lies in the inbox again.
+        all_back: bool,
+    },
     Credits {
         credits: Credits,
         total: Option<f64>,
         key: Result<(), String>,
     },
     Room(Option<String>),
+    /// Our own machine keeps a worker from going on; it tries again by itself.
+    Trouble(String),
     Usage {
         usage: Usage,
         failed: u64,

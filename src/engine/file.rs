@@ -65,7 +65,7 @@ async fn file_all(ctx: &Ctx, open: &mut OpenDrop) -> Result<FiledAs, String> {
         Fate::Errors => (Ending::Failed, Some(reason.clone())),
     };
     let now = ctx.clock.wall();
-    ctx.record(move |l| l.close(id, ending, why.as_deref(), now)).await.map_err(|e| e.to_string())?;
+    ctx.record(move |l| l.close(id, ending, why.as_deref(), now)).await.map_err(|e| e.for_a_person())?;
     Ok(match (fate, filing.note) {
         (Fate::Errors, Some(note)) => {
             FiledAs::Failed { reason, note: open.drop.folder.under(&ctx.site.errors).join(note) }
@@ -81,7 +81,7 @@ async fn name(ctx: &Ctx, open: &OpenDrop, fate: Fate, at_least: u32, before: Opt
     let chosen = choose(ctx, open, fate, at_least).await?;
     let filing = keep_arrived(ctx, open, before, chosen).await?;
     let row = filing.clone();
-    ctx.record(move |l| l.file_under(id, &row)).await.map_err(|e| e.to_string())?;
+    ctx.record(move |l| l.file_under(id, &row)).await.map_err(|e| e.for_a_person())?;
     Ok(filing)
 }
 

@@ -76,12 +76,14 @@ impl Engine {
         if self.stopping.is_some() {
             return;
         }
+        let doubted = self.inbox_doubted || self.inbox_lost.is_some() && now >= self.next_scan;
+        if doubted && !self.inbox_check {
+            self.inbox_doubted = false;
+            self.inbox_check = true;
+            let ctx = self.ctx.clone();
+            self.spawn(look_at_inbox(ctx));
+        }
         if self.inbox_lost.is_some() {
-            if now >= self.next_scan && !self.inbox_check {
-                self.inbox_check = true;
-                let ctx = self.ctx.clone();
-                self.spawn(look_at_inbox(ctx));
-            }
             return;
         }
         if !self.scanning {

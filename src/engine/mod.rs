@@ -44,7 +44,7 @@ use crate::domain::gate::{Gate, Why};
 use crate::domain::ids::{DropId, Mono, Place, RelPath};
 use crate::domain::pace::Pace;
 use crate::domain::status::Status;
-use crate::inbox::{Backend, HintHow, Watcher};
+use crate::inbox::{Backend, HintHow, Mounts, Watcher};
 use crate::segmind::Client;
 
 use ctx::Ctx;
@@ -142,6 +142,9 @@ pub struct Engine {
 
     backend: Backend,
     watcher: Option<Arc<Watcher>>,
+    mounts: Option<Mounts>,
+    /// Something was mounted or unmounted: the inbox may be another one.
+    inbox_doubted: bool,
     inbox_lost: Option<(String, Timestamp)>,
     inbox_check: bool,
     scanning: bool,
@@ -157,6 +160,8 @@ pub struct Engine {
     recovering: bool,
     recover_wanted: bool,
     recover_running: bool,
+    /// Files without a row lie in working: when they are to go back, and the wait before.
+    stranded: Option<(Mono, Duration)>,
     /// Ended drops that were continued in this run: each is, once.
     continued: HashSet<DropId>,
     next_tidy: Mono,
@@ -199,6 +204,7 @@ impl Engine {
                     }
                 }
                 () = watched(self.watcher.clone()) => self.drain_hints(),
+                () = mounted(self.mounts.as_ref()) => self.inbox_doubted = true,
                 Some(ended) = self.tasks.join_next() => {
                     if ended.is_err_and(|e| e.is_panic()) {
                         // What it had in hand is nobody's now. A new start settles it.
@@ -343,6 +349,7 @@ impl Engine {
             wakes.extend(self.gate.next_wake());
             wakes.extend(self.trouble.as_ref().filter(|_| !self.room_check).map(|t| t.again));
             wakes.extend(self.limited.as_ref().map(|l| l.until));
+            wakes.extend(self.stranded.map(|(at, _)| at));
             wakes.extend(self.blocked.values().filter_map(|(_, at)| *at));
             wakes.extend(self.pace_wake());
             if !self.scanning {
@@ -380,11 +387,13 @@ impl Engine {
             Event::Fetched { drop, shot, fetched } => self.fetched(drop, shot, fetched, now),
             Event::Published { drop, number, now: shot, done } => self.published(drop, number, &shot, done, now),
             Event::Reuploaded { drop, shot, refusal, done } => self.reuploaded(drop, shot, &refusal, done, now),
-            Event::Recovered(found) => self.recovered(found, now),
+            Event::Stranded => self.stranded(now),
+            Event::Recovered { found, all_back } => self.recovered(found, all_back, now),
             Event::Filed { drop, filing, done } => self.filed(drop, filing, done, now),
             Event::WentBack { drop, back } => self.went_back(drop, back, now),
             Event::Credits { credits, total, key } => self.credits(credits, total, key, now),
             Event::Room(trouble) => self.room(trouble, now),
+            Event::Trouble(why) => self.our_trouble(&why, now),
             Event::Usage { usage, failed, failures } => self.usage(usage, failed, failures),
         }
     }
@@ -418,12 +427,22 @@ async fn watched(watcher: Option<Arc<Watcher>>) {
     }
 }
 
+async fn mounted(mounts: Option<&Mounts>) {
+    match mounts {
+        Some(mounts) => mounts.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The inbox as it was found, for the loop.
 async fn look_at_inbox(ctx: Ctx) {
     let (config, site) = (ctx.config.clone(), ctx.site.clone());
     let found = ctx::blocking(move || {
         if site.inbox_is_there() {
             return InboxNow::Same;
+        }
+        if site.inbox_is_unmounted() {
+            return InboxNow::Gone(format!("the inbox {} is not mounted", site.inbox.display()));
         }
         match Site::open(&config, &site.state_dir) {
             Ok(new) => InboxNow::Back(Box::new(new)),

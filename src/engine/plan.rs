@@ -204,7 +204,7 @@ async fn prepare(ctx: &Ctx, picture: Picture) -> Result<Ready, NoReference> {
         return Err(NoReference::Drop("the picture is not whole".into()));
     };
     let done = ctx.studio.run(move || {
-        std::fs::create_dir_all(&into).map_err(|source| PrepareError::Io { path: into.clone(), source })?;
+        make_prepared_dir(&into).map_err(|source| PrepareError::Io { path: into.clone(), source })?;
         let original = Original { file: &picture.file, path: &picture.path, format, end };
         reference::prepare(&original, &rules, &into, &budget)
     });
@@ -219,6 +219,14 @@ async fn prepare(ctx: &Ctx, picture: Picture) -> Result<Ready, NoReference> {
 /// Where prepared pictures lie while they are sent.
 pub(super) fn prepared_dir(state_dir: &Path) -> std::path::PathBuf {
     state_dir.join("prepared")
+}
+
+/// Makes it, but not the state directory: that one may lie on a disk that is not there.
+pub(super) fn make_prepared_dir(path: &Path) -> std::io::Result<()> {
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// The upload of a picture: the cache's, else a new one. `afresh` passes over the cache.

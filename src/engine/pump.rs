@@ -441,10 +441,17 @@ async fn really_try(ctx: &super::ctx::Ctx, bytes: u64) -> Option<String> {
     let prepared = plan::prepared_dir(&site.state_dir);
     let spool = ctx.spool.path().to_path_buf();
     let tried = super::ctx::blocking(move || {
+        // Our own folders in the state directory are made again, and no others: those may be disks that are not
+        // there.
+        if site.state_dir.is_dir()
+            && let Err(e) = crate::outbox::spool::Spool::new(&site.state_dir)
+        {
+            return Some(e.to_string());
+        }
         if let Some(trouble) = site.trouble(bytes) {
             return Some(trouble);
         }
-        if let Err(e) = std::fs::create_dir_all(&prepared) {
+        if let Err(e) = plan::make_prepared_dir(&prepared) {
             return Some(format!("{}: {e}", prepared.display()));
         }
         let folders = [&site.working, &site.outbox, &site.archive, &site.errors, &site.state_dir, &prepared, &spool];
@@ -458,7 +465,7 @@ async fn really_try(ctx: &super::ctx::Ctx, bytes: u64) -> Option<String> {
         l.uploaded(key, "", now)?;
         l.forget_upload(key)
     });
-    recorded.await.err().map(|e| e.to_string())
+    recorded.await.err().map(|e| e.for_a_person())
 }
 
 /// The place of a drop in work, by its lead.

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::domain::ids::{DropId, Fingerprint, RelPath, show};
+use crate::domain::ids::{DropId, Fingerprint, Mono, RelPath, show};
 use crate::domain::kinds::{NameKind, classify};
 use crate::domain::life::{self, Shot, ShotState, Spooled};
 use crate::domain::names::{SetNames, numbered};
@@ -27,6 +27,9 @@ use super::site::INNER_WORKING;
 use super::works::Work;
 use super::{Engine, EngineError, deliver, send};
 
+/// Open drops, each with why it is lost, if it is.
+type Found = Vec<(OpenDrop, Option<String>)>;
+
 /// Where the originals of an open row were found.
 enum Originals {
     /// In working (here), or already where they are filed.
@@ -41,7 +44,11 @@ impl Engine {
         let ctx = self.ctx.clone();
         let good = self.ledger_was_good;
         let now = self.now();
-        let found = super::ctx::blocking(move || recover_all(&ctx, good)).await.map_err(EngineError::State)??;
+        let recovered = super::ctx::blocking(move || recover_all(&ctx, good)).await.map_err(EngineError::State)??;
+        let (found, all_back) = recovered;
+        if !all_back {
+            self.stranded(now);
+        }
         for (open, lost) in found {
             let place = place_of(&open.drop.folder, &open.drop.members);
             if lost.is_none() {
@@ -87,6 +94,10 @@ impl Engine {
     ///
     /// Not while a drop is being claimed: its files would lie in working without a row.
     pub(super) fn recover_when_still(&mut self) {
+        let due = self.stranded.is_some_and(|(at, _)| self.now() >= at);
+        if due && !self.recover_running && self.inbox_lost.is_none() {
+            (self.recovering, self.recover_wanted) = (true, true);
+        }
         let claiming = |p: &super::Planning| matches!(p, super::Planning::Starting(_) | super::Planning::Burying);
         if !self.recover_wanted || self.recover_running || self.plans.values().any(claiming) {
             return;
@@ -100,7 +111,7 @@ impl Engine {
             let found = super::ctx::blocking(move || {
                 let ctx = &again;
                 let workings = workings(ctx);
-                let mut found = Vec::new();
+                let (mut found, mut all_back) = (Vec::new(), true);
                 let mut ours = HashSet::new();
                 for (mut row, lost) in rows {
                     if lost && let Ok(Originals::There(working)) = find_originals(ctx, &row, &workings) {
@@ -111,19 +122,26 @@ impl Engine {
                 }
                 for working in &workings {
                     for (folder, names) in strays(working, &ours) {
-                        bring_back(ctx, working, &folder, &names);
+                        all_back &= bring_back(ctx, working, &folder, &names);
                     }
                 }
-                found
+                (found, all_back)
             });
-            let found = found.await.unwrap_or_default();
-            ctx.send(super::event::Event::Recovered(found)).await;
+            let (found, all_back) = found.await.unwrap_or((Vec::new(), true));
+            ctx.send(super::event::Event::Recovered { found, all_back }).await;
         });
     }
 
-    pub(super) fn recovered(&mut self, found: Vec<(DropId, PathBuf)>, now: crate::domain::ids::Mono) {
+    /// What was claimed could not go back: working is put in order again until it does.
+    pub(super) fn stranded(&mut self, now: Mono) {
+        self.stranded.get_or_insert((now + super::LOOK_AGAIN, super::LOOK_AGAIN));
+    }
+
+    pub(super) fn recovered(&mut self, found: Vec<(DropId, PathBuf)>, all_back: bool, now: Mono) {
         self.recover_running = false;
         self.recovering = self.recover_wanted;
+        let wait = self.stranded.map_or(super::LOOK_AGAIN, |(_, wait)| (wait * 2).min(Duration::from_secs(60)));
+        self.stranded = (!all_back).then_some((now + wait, wait));
         for (id, working) in found {
             if let Some(work) = self.works.get_mut(&id) {
                 work.lost = None;
@@ -152,7 +170,8 @@ fn state(e: impl std::fmt::Display) -> EngineError {
     EngineError::State(e.to_string())
 }
 
-fn recover_all(ctx: &Ctx, good: bool) -> Result<Vec<(OpenDrop, Option<String>)>, EngineError> {
+/// What is open; and whether all that was never sent lies in the inbox again.
+fn recover_all(ctx: &Ctx, good: bool) -> Result<(Found, bool), EngineError> {
     let site = &ctx.site;
     let workings = workings(ctx);
     let mut temporaries = Vec::new();
@@ -180,10 +199,11 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<Vec<(OpenDrop, Option<String>)>,
     }
     let known: HashSet<DropId> = found.iter().map(|(row, _)| row.drop.id).collect();
     rescue_pictures(ctx, &known, &temporaries)?;
+    let mut all_back = true;
     for working in &workings {
         for (folder, names) in strays(working, &ours) {
             if good {
-                bring_back(ctx, working, &folder, &names);
+                all_back &= bring_back(ctx, working, &folder, &names);
             } else {
                 found.push((give_to_errors(ctx, working, &folder, &names)?, None));
             }
@@ -197,7 +217,7 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<Vec<(OpenDrop, Option<String>)>,
     }
     // From now on a file in working without a row was surely never sent.
     ctx.ledger.call_blocking(|l| l.trust())??;
-    Ok(found)
+    Ok((found, all_back))
 }
 
 /// A picture that came whole in the last moment before a stop is sealed: it was received, also where the ledger
@@ -405,11 +425,13 @@ fn role(folder: &RelPath, name: &OsStr) -> Role {
 }
 
 /// Never sent: back into the inbox, under a free number where the name is taken by now. What can't be brought
-/// back stays in working until the next time.
-fn bring_back(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString]) {
-    if let Err(e) = try_to_bring_back(ctx, working, folder, names) {
-        tracing::warn!(error = %e, "what was claimed and never sent can't go back into the inbox; it stays in working until the next start");
+/// back stays in working until the next time; whether it is back.
+fn bring_back(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString]) -> bool {
+    let done = try_to_bring_back(ctx, working, folder, names);
+    if let Err(e) = &done {
+        tracing::warn!(error = %e, "what was claimed and never sent can't go back into the inbox; it stays in working until it can");
     }
+    done.is_ok()
 }
 
 fn try_to_bring_back(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString]) -> Result<(), EngineError> {

@@ -10,7 +10,6 @@ use crate::ledger::{Limits, Member, NewDrop, OpenDrop, Role, Sent};
 use crate::outbox::OutboxError;
 use crate::outbox::claim::{self, ClaimError};
 use crate::outbox::note::take_away_if_ours;
-use crate::outbox::room::{self, Room};
 use crate::segmind::{AssetUrl, Body};
 
 use super::ctx::{Ctx, MAX_RESULT_BYTES, blocking};
@@ -66,7 +65,7 @@ pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
     let why = match begun {
         Ok(Sent::Committed) => None,
         Ok(limited @ Sent::Limited { .. }) => Some(NotStarted::Limited(limited)),
-        Err(e) => Some(NotStarted::Environment(e.to_string())),
+        Err(e) => Some(NotStarted::Environment(e.for_a_person())),
     };
     if let Some(why) = why {
         give_up_claim(&ctx, &drop).await;
@@ -125,7 +124,7 @@ pub(super) async fn bury(
     let (row, moment) = (drop.clone(), ctx.clock.moment());
     if let Err(e) = ctx.record(move |l| l.begin(&row, None, Limits::default(), &moment)).await {
         give_up_claim(&ctx, &drop).await;
-        return not_started(&ctx, candidate, NotStarted::Environment(e.to_string()), false).await;
+        return not_started(&ctx, candidate, NotStarted::Environment(e.for_a_person()), false).await;
     }
     let open = OpenDrop { drop, claimed: ctx.clock.wall(), number: None, filing: None };
     ctx.send(Event::Started {
@@ -155,6 +154,7 @@ async fn claim_drop(
     in_flight: u32,
 ) -> Result<(), NotStarted> {
     let (site, folder, bytes) = (ctx.site.clone(), candidate.folder.clone(), reserve(ctx, in_flight));
+    let tx = ctx.tx.clone();
     let members: Vec<_> = candidate.moving().map(|m| claim::Member { name: m.name.clone(), facts: m.facts }).collect();
     let done = blocking(move || {
         if !site.inbox_is_there() {
@@ -163,13 +163,18 @@ async fn claim_drop(
         if let Some(trouble) = site.trouble(bytes) {
             return Err(NotStarted::Environment(trouble));
         }
-        // What stands in the way of its own folders concerns this drop alone, and is known before it is paid.
-        for root in [&site.outbox, &site.archive, &site.errors] {
-            if let Room::Io(e @ OutboxError::Obstructed { .. }) = room::look_below(root, &folder, 0) {
-                return Err(NotStarted::Blocked(e.to_string()));
-            }
+        // What is wrong with its own folders concerns this drop alone, and is known before it is paid.
+        if let Some(trouble) = site.trouble_of(&folder, bytes) {
+            return Err(NotStarted::Blocked(trouble));
         }
-        claim::claim(&site.inbox, &site.working, &folder, &members).map(|_| ()).map_err(|e| not_claimed(&e))
+        let claimed = claim::claim(&site.inbox, &site.working, &folder, &members);
+        claimed.map(|_| ()).map_err(|e| {
+            if !e.stranded.is_empty() {
+                // Blocking is fine here, and the loop takes events at any time.
+                let _ = tx.blocking_send(Event::Stranded);
+            }
+            not_claimed(&e)
+        })
     });
     done.await.unwrap_or_else(|e| Err(NotStarted::Environment(e)))
 }
@@ -185,6 +190,12 @@ fn not_claimed(error: &ClaimError) -> NotStarted {
     }
 }
 
+/// What lies in working without a row now was never sent, and the loop sees to it that it goes back.
+async fn stranded(ctx: &Ctx, why: &str) {
+    tracing::warn!(reason = %why, "a drop could not go back into the inbox; it stays in working until it can");
+    ctx.send(Event::Stranded).await;
+}
+
 /// Back into the inbox: nothing was committed, so nothing was sent.
 async fn give_up_claim(ctx: &Ctx, drop: &NewDrop) {
     let (site, folder) = (ctx.site.clone(), drop.folder.clone());
@@ -192,16 +203,9 @@ async fn give_up_claim(ctx: &Ctx, drop: &NewDrop) {
     let back = blocking(move || claim::unclaim(&site.working, &site.inbox, &folder, &names)).await;
     match back {
         Ok(Ok(returned)) if returned.is_back() => {}
-        // Recovery brings it back at the next start at the latest.
-        Ok(Ok(returned)) => {
-            tracing::warn!(taken = ?returned.taken, "a drop could not go back into the inbox; it stays in working until the next start");
-        }
-        Ok(Err(e)) => {
-            tracing::warn!(error = %e, "a drop could not go back into the inbox; it stays in working until the next start");
-        }
-        Err(e) => {
-            tracing::warn!(error = %e, "a drop could not go back into the inbox; it stays in working until the next start");
-        }
+        Ok(Ok(returned)) => stranded(ctx, &format!("{:?}: the name is taken", returned.taken)).await,
+        Ok(Err(e)) => stranded(ctx, &e.to_string()).await,
+        Err(e) => stranded(ctx, &e).await,
     }
 }
 
@@ -242,7 +246,7 @@ pub(super) async fn send(ctx: Ctx, id: DropId, shot: Shot, frozen: Frozen, prepa
     match ctx.record(move |l| l.send(id, &row, bounds, &moment)).await {
         Ok(Sent::Committed) => call(&ctx, id, &shot, &frozen, prepared.as_ref()).await,
         Ok(limited) => ctx.send(Event::Answered { drop: id, shot: no, answer: Answer::Limited(limited) }).await,
-        Err(e) => ctx.send(Event::Answered { drop: id, shot: no, answer: Answer::NotSent(e.to_string()) }).await,
+        Err(e) => ctx.send(Event::Answered { drop: id, shot: no, answer: Answer::NotSent(e.for_a_person()) }).await,
     }
 }
 
@@ -268,6 +272,7 @@ async fn call(ctx: &Ctx, id: DropId, shot: &Shot, frozen: &Frozen, prepared: Opt
                 message: "there is no API key".into(),
             },
             picture: None,
+            held: None,
             receipt: crate::domain::verdict::Receipt::default(),
             trouble: false,
             elapsed: std::time::Duration::ZERO,
@@ -347,6 +352,8 @@ pub(super) async fn record_step(ctx: &Ctx, id: DropId, shot: &Shot) {
                 if tries == 0 {
                     tracing::error!(error = %e, state = shot.state.word(), "the ledger can't record a step; trying until it can");
                 }
+                // Nothing new is bought while it is so, and a person is told.
+                ctx.send(Event::Trouble(e.for_a_person())).await;
                 tries += 1;
                 tokio::time::sleep(std::time::Duration::from_millis(200 * (1 << tries.min(7)))).await;
             }

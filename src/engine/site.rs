@@ -5,9 +5,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::domain::ids::{RelPath, show};
 use crate::outbox::fskind::filesystem_kind;
 use crate::outbox::overlap::{Overlap, same_or_nested};
 use crate::outbox::room::{self, Room};
+use crate::outbox::spool;
 
 /// The name of the working folder inside the inbox, where none beside it can be reached by a rename.
 pub const INNER_WORKING: &str = ".working";
@@ -136,6 +138,15 @@ impl Site {
         fs::metadata(&self.inbox).is_ok_and(|m| m.is_dir() && (m.dev(), m.ino()) == self.inbox_id)
     }
 
+    /// Whether what stands under the inbox's name is but the empty place that a filesystem was mounted at.
+    pub fn inbox_is_unmounted(&self) -> bool {
+        let Ok(place) = fs::canonicalize(&self.inbox) else { return false };
+        let device = |path: &Path| fs::metadata(path).ok().filter(fs::Metadata::is_dir).map(|m| m.dev());
+        let (now, around) = (device(&place), place.parent().and_then(device));
+        let empty = || fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_none());
+        now.is_some() && now == around && now != Some(self.inbox_id.0) && empty()
+    }
+
     /// What keeps results or originals from being kept; `None` if nothing does. `result_bytes` are reserved in
     /// the outbox and in the state directory, where results pass through.
     pub fn trouble(&self, result_bytes: u64) -> Option<String> {
@@ -146,22 +157,30 @@ impl Site {
             ("archive", &self.archive, small),
             ("errors", &self.errors, small),
             ("state directory", &self.state_dir, result_bytes),
+            ("spool", &self.state_dir.join(spool::NAME), result_bytes),
         ];
         let found = looks.into_iter().find_map(|(what, path, bytes)| {
-            let why = match room::look(path, bytes) {
-                Room::Ok => return None,
-                Room::Full { free } => format!("full: {free} bytes are free, {bytes} are needed"),
-                Room::ReadOnly => "read-only".into(),
-                Room::Missing => "not there".into(),
-                Room::Denied => "not writable for this user".into(),
-                Room::Io(e) => e.to_string(),
-            };
-            Some(format!("{what} {} is {why}", path.display()))
+            let why = room::look(path, bytes).trouble(bytes)?;
+            Some(format!("{what} {} {why}", path.display()))
         });
         found.or_else(|| {
             // Another directory stands there than the one that was looked at: it may be anybody's.
             let same = self.own().iter().zip(&self.ids).all(|((_, path), then)| id(path) == *then);
             if same { None } else { self.overlap().err().map(|e| e.to_string()) }
+        })
+    }
+}
+
+impl Site {
+    /// [`Self::trouble`] of the drops of one folder alone: what stands in its way, is closed to us or is full
+    /// below the outbox, the archive or errors.
+    pub fn trouble_of(&self, folder: &RelPath, result_bytes: u64) -> Option<String> {
+        [(&self.outbox, result_bytes), (&self.archive, 0), (&self.errors, 0)].into_iter().find_map(|(root, bytes)| {
+            let why = match room::look_below(root, folder, bytes) {
+                Room::Io(e) => e.to_string(),
+                found => format!("{} {}", show(folder.under(root).as_os_str()), found.trouble(bytes)?),
+            };
+            Some(why)
         })
     }
 }

@@ -11,6 +11,7 @@ use crate::domain::gate::{Gate, Why};
 use crate::domain::ids::Mono;
 use crate::domain::pace::Pace;
 use crate::domain::status::Status;
+use crate::inbox::Mounts;
 use crate::outbox::listing::Listings;
 use crate::outbox::spool::Spool;
 use crate::reference::Budget;
@@ -114,6 +115,8 @@ impl Engine {
             preset_generation: 0,
             backend,
             watcher: None,
+            mounts: Mounts::watch().ok(),
+            inbox_doubted: false,
             inbox_lost: None,
             inbox_check: false,
             scanning: false,
@@ -127,6 +130,7 @@ impl Engine {
             recovering: false,
             recover_wanted: false,
             recover_running: false,
+            stranded: None,
             continued: HashSet::new(),
             next_tidy: Mono::default(),
             room_check: false,

@@ -1,6 +1,7 @@
 //! Drops in work, as the loop sees them, and what follows from where their shots stand.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use crate::domain::ids::{DropId, Mono, Place, ShotNo};
 use crate::domain::life::{Shot, ShotEvent, ShotState, may_go_back};
 use crate::domain::verdict::Billed;
 use crate::ledger::{Filing, OpenDrop};
+use crate::segmind::Held;
 
 use super::event::{Back, Fetched, FiledAs, KeepFault, Prepared, Stepped};
 use super::frozen::Frozen;
@@ -35,6 +37,8 @@ pub(super) struct Work {
     pub stays: bool,
     /// How often each fetch was tried, when it may be again, and when it was first.
     pub fetches: std::collections::HashMap<ShotNo, (u32, Mono, Mono)>,
+    /// Pictures that came while the disk would not take them.
+    pub held: std::collections::HashMap<ShotNo, Arc<Held>>,
     /// Since when it is in its present state, for `status`.
     pub since: Timestamp,
 }
@@ -58,6 +62,7 @@ impl Work {
             lost: None,
             stays: false,
             fetches: std::collections::HashMap::new(),
+            held: std::collections::HashMap::new(),
             since,
         }
     }
@@ -196,12 +201,14 @@ impl Engine {
         match kept {
             Ok(shot) => {
                 work.busy.remove(&no);
+                work.held.remove(&no);
                 work.set(shot);
                 work.since = self.ctx.clock.wall();
                 self.usage_wanted = true;
                 self.advance(id, now);
             }
             Err(KeepFault::NotAPicture(why)) => {
+                work.held.remove(&no);
                 let again = self.ctx.config.retry.unconfirmed == crate::config::Unconfirmed::Retry
                     && work.shot(no).is_some_and(Shot::may_be_sent_again_unconfirmed);
                 self.step(id, no, ShotEvent::Lose { reason: why, again });
@@ -209,11 +216,13 @@ impl Engine {
             Err(KeepFault::Environment(why)) => {
                 // The bytes are here; only the disk has to take them.
                 self.our_trouble(&why, now);
-                if let Some(shot) = self.works.get(&id).and_then(|w| w.shot(no)).cloned() {
-                    let ctx = self.ctx.clone();
+                if let Some(work) = self.works.get(&id)
+                    && let Some(shot) = work.shot(no).cloned()
+                {
+                    let (ctx, held) = (self.ctx.clone(), work.held.get(&no).cloned());
                     self.spawn(async move {
                         tokio::time::sleep(LOOK_AGAIN).await;
-                        deliver::keep(ctx, id, shot).await;
+                        deliver::keep(ctx, id, shot, held).await;
                     });
                 }
             }

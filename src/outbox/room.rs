@@ -15,6 +15,9 @@ use super::error::OutboxError;
 use super::folder::{Folder, rename};
 use crate::domain::ids::RelPath;
 
+/// Files that must still be possible: a few for each result on its way, and folders for them.
+const INODES: u64 = 32;
+
 /// What a look at a folder found.
 #[derive(Debug)]
 pub enum Room {
@@ -22,7 +25,12 @@ pub enum Room {
     Ok,
     /// Less room than needed.
     Full {
-        /// Bytes that are free for us; 0 also where there is no inode left.
+        /// Bytes that are free for us.
+        free: u64,
+    },
+    /// There may be bytes, but hardly any file can be made.
+    NoInodes {
+        /// Files that can still be made.
         free: u64,
     },
     /// Mounted read-only.
@@ -41,9 +49,21 @@ impl Room {
         matches!(self, Self::Ok)
     }
 
+    /// What keeps from writing, in words to be put behind the place's name; `None` if nothing does.
+    pub fn trouble(&self, need_bytes: u64) -> Option<String> {
+        Some(match self {
+            Self::Ok => return None,
+            Self::Full { free } => format!("is full: {free} bytes are free, {need_bytes} are needed"),
+            Self::NoInodes { free } => format!("is full: it has hardly any inodes left ({free})"),
+            Self::ReadOnly => "is read-only".into(),
+            Self::Missing => "is not there".into(),
+            Self::Denied => "is not writable for this user".into(),
+            Self::Io(e) => format!("cannot be used: {e}"),
+        })
+    }
+
     fn from_error(error: OutboxError) -> Self {
         match error {
-            OutboxError::NoRoom { .. } => Self::Full { free: 0 },
             OutboxError::ReadOnly { .. } => Self::ReadOnly,
             OutboxError::RootMissing { .. } | OutboxError::Gone { .. } => Self::Missing,
             OutboxError::Denied { .. } => Self::Denied,
@@ -92,8 +112,8 @@ fn try_look(path: &Path, need_bytes: u64) -> Result<Room, OutboxError> {
     }
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     // Filesystems without a fixed number of inodes say that they have none at all.
-    if stat.f_files > 0 && stat.f_favail == 0 {
-        return Ok(Room::Full { free: 0 });
+    if stat.f_files > 0 && stat.f_favail < INODES {
+        return Ok(Room::NoInodes { free: stat.f_favail });
     }
     Ok(if free < need_bytes { Room::Full { free } } else { Room::Ok })
 }

@@ -7,7 +7,7 @@ use reqwest::header::{CONTENT_TYPE, LOCATION};
 
 use super::guard::permitted;
 use super::http::{Incoming, Use, chain, lost, refusal};
-use super::reply::{Content, Received, keep};
+use super::reply::{Content, Held, Received, keep};
 use super::sniff::{SNIFF, sniff};
 use super::{Client, header, redact};
 use crate::domain::verdict::{Lost, tidy};
@@ -19,6 +19,8 @@ const MAX_REDIRECTS: usize = 5;
 pub enum DownloadOutcome {
     /// The picture is in its file, not synced.
     Done(Received),
+    /// It came, and its file could not be written.
+    Held(Held),
     /// The rules refuse this URL, or it is none: final.
     Refused {
         /// Why, for people.
@@ -109,7 +111,8 @@ impl Client {
         };
         match keep(body, head, kind, into, max_bytes).await {
             Content::Picture(received) => DownloadOutcome::Done(received),
-            Content::Unusable { what, .. } | Content::Unkeepable(what) => DownloadOutcome::Failed { message: what },
+            Content::Unusable { what, .. } => DownloadOutcome::Failed { message: what },
+            Content::Held(picture) => DownloadOutcome::Held(picture),
             Content::Link(_) | Content::Refusal => DownloadOutcome::Failed { message: "no picture lies there".into() },
         }
     }

@@ -3,8 +3,8 @@
 //! [`Client`] sends one request for each call of its methods, never a second one by itself, and says what
 //! came of it as a verdict of [`crate::domain::verdict`]. It promises that the key goes only to the hosts of
 //! `base_url` and `upload_url`, that redirects of keyed requests are not followed, that results are fetched
-//! from public https addresses only, that no more than a few pieces of a picture are in memory (base64 inside
-//! JSON excepted, 64 MiB at most), and that no text it hands out holds the key.
+//! from public https addresses only, that no more than a few pieces of a picture are in memory (except base64 inside
+//! JSON, and what the disk does not take; 64 MiB at most), and that no text it hands out holds the key.
 //!
 //! It does not wait, count, retry or record, nor does it look whether a picture is whole: its caller does.
 
@@ -33,14 +33,14 @@ pub use download::DownloadOutcome;
 pub use http::ClientError;
 pub use key::{ApiKey, CREDENTIAL, KeyError, KeySource, VARIABLE};
 pub use redact::redact;
-pub use reply::Received;
+pub use reply::{Held, Received};
 pub use sniff::{PictureKind, sniff};
 
 use self::http::{Connections, Incoming, ProxySetting, Use, lost};
 use self::reply::{Content, read_json, read_result, read_words};
 use crate::domain::verdict::{
-    Billed, BodyKind, Credits, Endpoint, Lost, MAX_WORDS, NotSent, NotSentKind, Receipt, Reply, Verdict, judge,
-    judge_credits, judge_lost, speaks_of_timeout, tidy,
+    BodyKind, Credits, Endpoint, Lost, MAX_WORDS, NotSent, NotSentKind, Receipt, Reply, Verdict, judge, judge_credits,
+    judge_lost, speaks_of_timeout, tidy,
 };
 
 /// The longest URL that is taken for one.
@@ -99,6 +99,8 @@ pub struct CallOutcome {
     pub verdict: Verdict,
     /// The picture in its file; only with [`Verdict::Picture`].
     pub picture: Option<Received>,
+    /// The picture itself, where its file could not be written; only with [`Verdict::Picture`].
+    pub held: Option<Held>,
     /// What the headers said of the bill; empty without an answer.
     pub receipt: Receipt,
     /// [`Verdict::is_trouble`], for the breaker.
@@ -161,13 +163,19 @@ impl Client {
     }
 
     /// One paid request. A picture in the answer is streamed into `into` (created with mode 0600, not
-    /// synced), `max_bytes` at most; where none is kept, nothing is left there.
+    /// synced), `max_bytes` at most; where none is kept, nothing is left there. One that the disk does not take
+    /// is held in memory.
     pub async fn reimagine(&self, key: &ApiKey, body: Body, into: &Path, max_bytes: u64) -> CallOutcome {
         let started = Instant::now();
         let hidden = body.hidden();
-        let (verdict, picture, receipt) = self.call(key, body, into, max_bytes, started, &hidden).await;
+        let (verdict, kept, receipt) = self.call(key, body, into, max_bytes, started, &hidden).await;
+        let (picture, held) = match kept {
+            Some(Ok(received)) => (Some(received), None),
+            Some(Err(held)) => (None, Some(held)),
+            None => (None, None),
+        };
         let trouble = verdict.is_trouble();
-        CallOutcome { verdict, picture, receipt, trouble, elapsed: started.elapsed() }
+        CallOutcome { verdict, picture, held, receipt, trouble, elapsed: started.elapsed() }
     }
 
     async fn call(
@@ -178,7 +186,7 @@ impl Client {
         max_bytes: u64,
         started: Instant,
         hidden: &[AssetUrl],
-    ) -> (Verdict, Option<Received>, Receipt) {
+    ) -> (Verdict, Option<Result<Received, Held>>, Receipt) {
         let clean = |text: &str| safe(text, key, hidden);
         let response = match self.post(&self.model_url, Use::Paid, key, body).await {
             Ok(response) => response,
@@ -193,14 +201,8 @@ impl Client {
             said(&mut reply, answer.words.as_deref(), &clean);
             receipt.request_id = receipt.request_id.or_else(|| answer.request_id.map(|id| tidy(&id, 200)));
             reply.body = match answer.content {
-                Content::Picture(received) => return (Verdict::Picture, Some(received), receipt),
-                Content::Unkeepable(message) => {
-                    return (
-                        Verdict::Fault { message, billed: Billed::Yes, maybe_stale_reference: false },
-                        None,
-                        receipt,
-                    );
-                }
+                Content::Picture(received) => return (Verdict::Picture, Some(Ok(received)), receipt),
+                Content::Held(held) => return (Verdict::Picture, Some(Err(held)), receipt),
                 Content::Link(url) => BodyKind::Link(url),
                 Content::Refusal => BodyKind::Refusal,
                 Content::Unusable { what, lost } => BodyKind::Unusable { what: clean(&what), lost },

@@ -1,11 +1,12 @@
 //! Reads a reply: a picture into its file, JSON for what is in it, anything else for its words. What it is
 //! is decided by its bytes; its `Content-Type` only helps to say what was received.
 
+use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::find::{Found, candidate, decode, find, words};
 use super::http::{Ended, Incoming};
@@ -37,8 +38,23 @@ pub(super) enum Content {
         what: String,
         lost: bool,
     },
-    /// A picture came and cannot be kept here: the disk's fault.
-    Unkeepable(String),
+    /// A picture came whole, and the disk would not take it.
+    Held(Held),
+}
+
+/// A picture that came whole while the disk would not take it: it is in memory, and nowhere else.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Held {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// What the disk said.
+    pub why: String,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Held({} bytes: {})", self.bytes.len(), self.why)
+    }
 }
 
 /// A body that was read.
@@ -107,40 +123,80 @@ pub(super) async fn read_json(mut body: Incoming) -> Result<Value, (Option<Strin
     }
 }
 
-/// Streams a picture into its file.
+/// Streams a picture into its file; into memory from where on the disk does not take it, since it may have been
+/// paid for.
 pub(super) async fn keep(mut body: Incoming, head: Vec<u8>, kind: PictureKind, into: &Path, max_bytes: u64) -> Content {
     let too_long = || unusable(format!("the picture did not end within {max_bytes} bytes"), false);
     if body.length().is_some_and(|length| length > max_bytes) || head.len() as u64 > max_bytes {
         return too_long();
     }
-    let mut file =
-        match tokio::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(into).await {
-            Ok(file) => file,
-            Err(e) => return unkeepable(into, &e),
-        };
+    let mut options = tokio::fs::OpenOptions::new();
+    let mut target = match options.read(true).write(true).create(true).truncate(true).mode(0o600).open(into).await {
+        Ok(file) => Target::Disk(file),
+        Err(e) => Target::Memory(Held { bytes: Vec::new(), why: refused(into, &e) }),
+    };
     let mut bytes = 0;
     let mut piece = bytes::Bytes::from(head);
-    let content = loop {
-        if let Err(e) = file.write_all(&piece).await {
-            break unkeepable(into, &e);
+    let done = loop {
+        if let Err(lost) = target.take(&piece, bytes, into).await {
+            break Err(lost);
         }
         bytes += piece.len() as u64;
         piece = match body.next().await {
-            Ok(Some(next)) if bytes + next.len() as u64 > max_bytes => break too_long(),
+            Ok(Some(next)) if bytes + next.len() as u64 > max_bytes => break Err(too_long()),
             Ok(Some(next)) => next,
-            Err(how) => break unusable(how, true),
-            Ok(None) => match file.flush().await {
-                Ok(()) => break Content::Picture(Received { bytes, kind }),
-                Err(e) => break unkeepable(into, &e),
-            },
+            Err(how) => break Err(unusable(how, true)),
+            Ok(None) => break Ok(()),
         };
     };
-    drop(file);
-    if !matches!(content, Content::Picture(_)) {
-        // What is left here is of no use to anybody; that it cannot be removed hurts nobody either.
-        let _ = tokio::fs::remove_file(into).await;
-    }
+    let content = match (done, target) {
+        (Ok(()), Target::Disk(_)) => return Content::Picture(Received { bytes, kind }),
+        (Ok(()), Target::Memory(picture)) => Content::Held(picture),
+        (Err(content), _) => content,
+    };
+    // What is left here is of no use to anybody; that it cannot be removed hurts nobody either.
+    let _ = tokio::fs::remove_file(into).await;
     content
+}
+
+/// Where a picture goes while it comes.
+enum Target {
+    Disk(tokio::fs::File),
+    Memory(Held),
+}
+
+impl Target {
+    /// Takes one more piece, the `before` bytes of which it has already standing before it.
+    async fn take(&mut self, piece: &[u8], before: u64, into: &Path) -> Result<(), Content> {
+        let file = match self {
+            Self::Memory(held) => {
+                held.bytes.extend_from_slice(piece);
+                return Ok(());
+            }
+            Self::Disk(file) => file,
+        };
+        // Flushed, so that an error is one of this piece.
+        let written = match file.write_all(piece).await {
+            Ok(()) => file.flush().await,
+            failed => failed,
+        };
+        let Err(e) = written else { return Ok(()) };
+        let why = refused(into, &e);
+        let mut all = Vec::new();
+        let back = match file.rewind().await {
+            Ok(_) => file.take(before).read_to_end(&mut all).await,
+            Err(e) => Err(e),
+        };
+        match back {
+            Ok(_) if all.len() as u64 == before => {
+                all.extend_from_slice(piece);
+                *self = Self::Memory(Held { bytes: all, why });
+                Ok(())
+            }
+            // A disk that gives nothing back either: it came, and is gone.
+            _ => Err(unusable(format!("a picture came, but {why}, nor read back"), true)),
+        }
+    }
 }
 
 fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64) -> Answer {
@@ -175,34 +231,33 @@ fn write_encoded(text: &str, into: &Path, max_bytes: u64) -> Content {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
 
-    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(into);
-    let mut file = match file {
-        Ok(file) => file,
-        Err(e) => return unkeepable(into, &e),
-    };
-    let (mut bytes, mut kind, mut too_long, mut failed) = (0, None, false, None);
+    let (mut all, mut kind, mut too_long) = (Vec::new(), None, false);
     let decoded = decode(text, &mut |piece| {
         kind = kind.or_else(|| sniff(piece));
-        bytes += piece.len() as u64;
-        too_long = bytes > max_bytes;
+        too_long = (all.len() + piece.len()) as u64 > max_bytes;
         if too_long {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        file.write_all(piece).inspect_err(|e| failed = Some(unkeepable(into, e)))
+        all.extend_from_slice(piece);
+        Ok(())
     });
-    let content = match (decoded, kind) {
-        (Ok(()), Some(kind)) => return Content::Picture(Received { bytes, kind }),
-        _ if too_long => unusable(format!("the picture did not end within {max_bytes} bytes"), false),
-        _ => failed.unwrap_or_else(|| unusable("the answer was a picture in broken base64", false)),
+    let kind = match (decoded, kind) {
+        (Ok(()), Some(kind)) => kind,
+        _ if too_long => return unusable(format!("the picture did not end within {max_bytes} bytes"), false),
+        _ => return unusable("the answer was a picture in broken base64", false),
     };
-    drop(file);
-    let _ = std::fs::remove_file(into);
-    content
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(into);
+    match file.and_then(|mut file| file.write_all(&all)) {
+        Ok(()) => Content::Picture(Received { bytes: all.len() as u64, kind }),
+        Err(e) => {
+            let _ = std::fs::remove_file(into);
+            Content::Held(Held { bytes: all, why: refused(into, &e) })
+        }
+    }
 }
 
-fn unkeepable(into: &Path, e: &io::Error) -> Content {
-    let path: PathBuf = into.to_path_buf();
-    Content::Unkeepable(format!("a picture came, but {} cannot be written: {e}", path.display()))
+fn refused(into: &Path, e: &io::Error) -> String {
+    format!("{} cannot be written: {e}", into.display())
 }
 
 fn described(bytes: &[u8], content_type: &str) -> String {

@@ -123,6 +123,7 @@ fn trouble(path: &Path, need_bytes: u64) -> Option<String> {
     Some(match room::look(path, need_bytes) {
         Room::Ok => return None,
         Room::Full { free } => format!("has no room: {free} bytes are free, {need_bytes} are wanted"),
+        Room::NoInodes { free } => format!("has no room: hardly any file can be made there ({free} inodes are free)"),
         Room::ReadOnly => "lies on a filesystem that is mounted read-only".into(),
         Room::Missing => "is not a folder".into(),
         Room::Denied => "can't be written by this user (check as the user that the daemon runs as)".into(),

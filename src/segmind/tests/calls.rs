@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::*;
-use crate::domain::verdict::PauseWhy;
+use crate::domain::verdict::{Billed, PauseWhy};
 
 fn unconfirmed(call: &Call) -> (&str, bool) {
     match &call.outcome.verdict {
@@ -366,11 +366,23 @@ async fn this_machine_is_never_reached_through_a_proxy() {
 }
 
 #[tokio::test]
-async fn a_picture_that_cannot_be_written_is_billed_and_not_lost_in_silence() {
-    let server = Server::saying(answer(200, "", &jpeg(100)));
-    let outcome = server.client().reimagine(&key(), Body::json(&request()), Path::new("/nowhere/at/all"), 1000).await;
-    let Verdict::Fault { message, billed: Billed::Yes, .. } = outcome.verdict else { panic!("{outcome:?}") };
-    assert!(message.contains("/nowhere/at/all"), "{message}");
+async fn a_picture_that_cannot_be_written_is_held() {
+    let picture = jpeg(300_000);
+    let encoded = json!({ "image": STANDARD.encode(&picture) }).to_string();
+    for body in [picture.clone(), encoded.into_bytes()] {
+        // No such folder; and a file that opens and takes nothing.
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", dir.path().join("full")).unwrap();
+        for into in [Path::new("/nowhere/at/all"), &dir.path().join("full")] {
+            let server = Server::saying(answer(200, "", &body));
+            let (client, key) = (server.client(), key());
+            let outcome = client.reimagine(&key, Body::json(&request()), into, 1_000_000).await;
+            assert_eq!(outcome.verdict, Verdict::Picture, "{outcome:?}");
+            assert!(outcome.picture.is_none());
+            let held = outcome.held.unwrap();
+            assert!(held.bytes == picture && held.why.contains(into.to_str().unwrap()), "{held:?}");
+        }
+    }
 }
 
 #[tokio::test]

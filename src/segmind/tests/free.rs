@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::*;
-use crate::domain::verdict::PauseWhy;
+use crate::domain::verdict::{Billed, PauseWhy};
 
 async fn upload(server: &Server, picture: &[u8]) -> UploadOutcome {
     let (_dir, path) = file_of(picture);

@@ -95,9 +95,8 @@ impl Disk {
         let id = (meta.dev(), meta.ino());
         if !self.nodes.contains_key(&id) {
             let file = File::open(path).ok()?;
-            let node =
-                if meta.is_dir() { Node::Directory(BTreeMap::new(), file) } else { Node::File(Vec::new(), file) };
-            self.nodes.insert(id, node);
+            let durable = if meta.is_dir() { Durable::Names(BTreeMap::new()) } else { Durable::Bytes(Vec::new()) };
+            self.nodes.insert(id, Node { durable, file });
         }
         Some(id)
     }

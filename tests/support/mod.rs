@@ -16,6 +16,7 @@
 
 pub mod api;
 pub mod daemon;
+pub mod faults;
 pub mod pictures;
 pub mod site;
 

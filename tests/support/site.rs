@@ -143,6 +143,11 @@ impl Site {
         pictures::jpeg(self.pictures.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// The test ends here, since it is left out: what was dropped need not be anywhere.
+    pub fn give_up(&self) {
+        self.dropped.lock().unwrap().clear();
+    }
+
     /// A dropped file that the test itself takes away: it need not be anywhere in the end.
     pub fn forget(&self, bytes: &[u8]) {
         let mut dropped = self.dropped.lock().unwrap();
@@ -216,6 +221,36 @@ impl Site {
         let mut daemon = self.begin();
         self.wait("the daemon is up", || self.status()["pid"] == daemon.pid() || !daemon.runs());
         daemon
+    }
+
+    /// [`Self::run`] by a command that is made of its own.
+    pub fn run_by(&self, made: impl FnOnce(&Command) -> Command) -> Daemon {
+        let mut command = self.command();
+        command.arg("run");
+        let mut daemon = Daemon::spawn(made(&command), &self.next_log());
+        self.wait("the daemon is up", || self.status()["pid"] == daemon.pid() || !daemon.runs());
+        daemon
+    }
+
+    /// What `reimagined status` tells.
+    pub fn told(&self) -> Value {
+        serde_json::from_slice(&self.call(&["status", "--json"]).stdout).unwrap_or_default()
+    }
+
+    /// Waits until `reimagined status` says that it is paused, for a reason with all of these words.
+    #[track_caller]
+    pub fn wait_paused(&self, words: &[&str]) {
+        self.wait(&format!("it is paused, because of {words:?}; told: {:#}", self.told()), || {
+            let told = self.told();
+            let reason = told["paused"]["reason"].as_str().unwrap_or_default();
+            told["state"] == "paused" && words.iter().all(|word| reason.contains(word))
+        });
+    }
+
+    /// Waits until `reimagined status` says that it runs.
+    #[track_caller]
+    pub fn wait_running(&self) {
+        self.wait("it runs", || self.told()["state"] == "running");
     }
 
     /// `reimagined run`, just begun.

@@ -1,0 +1,242 @@
+//! Disks that fail while the daemon runs: full, out of inodes, read-only, each of its folders, before a request
+//! and in the middle of one.
+//!
+//! While results or originals could not be kept nothing is bought, `status` says why, and when the disk is well
+//! again all goes on without a restart.
+
+#![allow(clippy::unwrap_used, reason = "tests say so by failing")]
+
+mod support;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use support::faults::{Mount, Space, alone};
+use support::{Answer, Gate, Site};
+
+/// What befalls a filesystem: the words that `status` has for it when it looks, and when it was writing.
+const FAULTS: [(&str, &str, &str); 3] =
+    [("one", "is full", "No space left"), ("two", "inodes", "No space left"), ("three", "is read-only", "read-only")];
+
+fn strike(mount: &Mount, fault: &str) {
+    match fault {
+        "one" => mount.leave(0),
+        "two" => mount.leave_inodes(0),
+        _ => mount.read_only(),
+    }
+}
+
+/// Waits until it says that it is paused for a reason that names the folder and has these words.
+fn wait_paused(site: &Site, folder: &str, words: &str) {
+    if folder == "state" && words.contains("read-only") {
+        // No new status can be written there; the journal has it, and so has systemd.
+        let said = |line: &str| line.contains("paused: ") && line.contains("/state") && line.contains("ead-only");
+        return site.wait("it says so", || site.logs().lines().any(said));
+    }
+    let slash = format!("/{folder}");
+    site.wait_paused(&[&slash, words]);
+}
+
+/// A site with `folder` on a filesystem of its own.
+fn site_with(folder: &str) -> (Site, Mount) {
+    let site = Site::new();
+    site.set("reference.max_bytes", "1MB");
+    if folder != "working" {
+        let mount = Mount::at(site.path(folder));
+        return (site, mount);
+    }
+    // A rename must reach it from the inbox, so they share one.
+    let mount = Mount::at(site.path("home"));
+    mount.also_at(&site.path("backdoor"));
+    for folder in ["inbox", "working"] {
+        std::fs::remove_dir(site.path(folder)).unwrap();
+        std::fs::create_dir(site.path("home").join(folder)).unwrap();
+        std::os::unix::fs::symlink(site.path("home").join(folder), site.path(folder)).unwrap();
+    }
+    (site, mount)
+}
+
+/// Pictures to be dropped when nothing can be written any more, as `NAME.jpg`, with their names as prompts.
+struct Drafts<'a>(&'a Site, &'static str);
+
+impl<'a> Drafts<'a> {
+    fn new(site: &'a Site, folder: &str, names: &[String]) -> Self {
+        let place = if folder == "working" { "backdoor" } else { "" };
+        for name in names {
+            site.put(Path::new(place).join(format!("drafts/{name}.txt")), name);
+            site.put(Path::new(place).join(format!("drafts/{name}.jpg")), site.a_picture());
+        }
+        Self(site, place)
+    }
+
+    fn drop(&self, name: &str) {
+        let place = self.0.path(self.1);
+        for kind in ["txt", "jpg"] {
+            let file = format!("{name}.{kind}");
+            std::fs::rename(place.join("drafts").join(&file), place.join("inbox").join(&file)).unwrap();
+        }
+    }
+}
+
+/// Each fault strikes while nothing is in work: nothing is sent until it is over.
+fn nothing_is_bought_meanwhile(folder: &str) {
+    let (site, mount) = site_with(folder);
+    let daemon = site.run();
+    site.a_later_drop_is_done();
+    let drafts = Drafts::new(&site, folder, &FAULTS.map(|(fault, ..)| fault.to_owned()));
+    for (fault, words, _) in FAULTS {
+        strike(&mount, fault);
+        drafts.drop(fault);
+        wait_paused(&site, folder, words);
+        assert_eq!(site.api.calls_with(fault), 0, "{folder} {fault}\n{}", site.describe());
+        assert!(site.has(format!("inbox/{fault}.jpg")), "{folder} {fault}\n{}", site.describe());
+        mount.relieve();
+        site.wait_archived(&format!("{fault}.jpg"));
+        site.wait_running();
+    }
+    assert!(site.names("errors").is_empty(), "{}", site.describe());
+    assert_eq!((site.api.calls().len(), daemon.stop()), (4, 0), "{}", site.describe());
+    all_is_there(&site, &["one", "two", "three"]);
+    quiet(&site);
+}
+
+/// Each fault strikes while an answer is on its way: the result is kept and delivered when it is over, nothing
+/// new is sent meanwhile, and nothing is sent twice.
+fn what_was_bought_is_kept(folder: &str) {
+    let (site, mount) = site_with(folder);
+    let gate = Arc::new(Mutex::new(Gate::default()));
+    let held = gate.clone();
+    let refuse = folder == "errors";
+    site.api.on_model(move |call| match call.prompt.as_str() {
+        prompt if prompt.starts_with("first") => {
+            let gate = held.lock().unwrap().clone();
+            if refuse { Answer::error(422, "no").after(&gate) } else { call.good().after(&gate) }
+        }
+        _ => call.good(),
+    });
+    let daemon = site.run();
+    site.a_later_drop_is_done();
+    let names = FAULTS.iter().flat_map(|(fault, ..)| [format!("first-{fault}"), format!("then-{fault}")]);
+    let drafts = Drafts::new(&site, folder, &names.collect::<Vec<_>>());
+    for (fault, _, words) in FAULTS {
+        let (first, then) = (format!("first-{fault}"), format!("then-{fault}"));
+        *gate.lock().unwrap() = Gate::default();
+        drafts.drop(&first);
+        site.wait("it is sent", || site.api.calls_with(&first) == 1);
+        site.wait_for(&format!("working/{first}.jpg"));
+        strike(&mount, fault);
+        gate.lock().unwrap().open();
+        drafts.drop(&then);
+        wait_paused(&site, folder, words);
+        assert_eq!(site.api.calls_with(&then), 0, "{folder} {fault}\n{}", site.describe());
+        mount.relieve();
+        if refuse {
+            site.wait_failed(&format!("{first}.jpg"));
+        } else {
+            site.wait_archived(&format!("{first}.jpg"));
+        }
+        site.wait_archived(&format!("{then}.jpg"));
+        site.wait_running();
+        assert_eq!((site.api.calls_with(&first), site.api.calls_with(&then)), (1, 1), "{}", site.describe());
+    }
+    assert_eq!((site.api.calls().len(), daemon.stop()), (7, 0), "{}", site.describe());
+    assert_eq!(site.results().len(), if refuse { 4 } else { 7 }, "{}", site.describe());
+    quiet(&site);
+}
+
+/// A picture that is fetched from a link is fetched again when the disk has room.
+fn a_link_is_fetched_later(fault: &str) {
+    let (site, mount) = site_with("state");
+    let (picture, link) = (support::pictures::png(7), site.api.url() + "/results/one");
+    let (served, gate) = (picture.clone(), Gate::default());
+    let opens = gate.clone();
+    site.api.on_other(move |request, _| {
+        let asked = request.path == "/results/one";
+        asked.then(|| Answer::new(200, "image/png", served.clone()).after(&opens))
+    });
+    site.api.on_model(move |_| Answer::json(200, &serde_json::json!({ "image_url": link })));
+    let daemon = site.run();
+    site.put_picture("inbox/a.jpg");
+    site.wait("it is being fetched", || site.api.to("/results/").len() == 1);
+    strike(&mount, fault);
+    gate.open();
+    wait_paused(&site, "state", "No space left");
+    mount.relieve();
+    site.wait_archived("a.jpg");
+    site.wait_running();
+    assert!(site.files("outbox")[Path::new("a.png")] == picture);
+    assert_eq!((site.api.calls().len(), daemon.stop()), (1, 0), "{}", site.describe());
+    quiet(&site);
+}
+
+#[test]
+fn a_full_state_directory_loses_no_picture_that_is_fetched_from_a_link() {
+    alone(Space::Mounts, || a_link_is_fetched_later("one"));
+}
+
+/// Originals and results stand where they belong.
+fn all_is_there(site: &Site, names: &[&str]) {
+    for name in names {
+        assert!(site.has(format!("archive/{name}.jpg")) && site.has(format!("archive/{name}.txt")), "{name}");
+        assert!(site.has(format!("outbox/{name}.png")), "{name}");
+    }
+    assert!(site.is_empty(), "{}", site.describe());
+}
+
+/// No line was logged again and again, and no spool file is left.
+fn quiet(site: &Site) {
+    let logs = site.logs();
+    let lines = logs.lines().count();
+    assert!(lines < 200, "{lines} lines:\n{logs}");
+    assert!(site.names("state/spool").is_empty(), "{:?}", site.names("state"));
+}
+
+#[test]
+fn a_bad_disk_of_inbox_and_working_stops_what_is_not_sent() {
+    alone(Space::Mounts, || nothing_is_bought_meanwhile("working"));
+}
+
+#[test]
+fn a_bad_outbox_stops_what_is_not_sent() {
+    alone(Space::Mounts, || nothing_is_bought_meanwhile("outbox"));
+}
+
+#[test]
+fn a_bad_archive_stops_what_is_not_sent() {
+    alone(Space::Mounts, || nothing_is_bought_meanwhile("archive"));
+}
+
+#[test]
+fn a_bad_errors_folder_stops_what_is_not_sent() {
+    alone(Space::Mounts, || nothing_is_bought_meanwhile("errors"));
+}
+
+#[test]
+fn a_bad_state_directory_stops_what_is_not_sent() {
+    alone(Space::Mounts, || nothing_is_bought_meanwhile("state"));
+}
+
+#[test]
+fn a_bad_disk_of_inbox_and_working_holds_what_was_bought() {
+    alone(Space::Mounts, || what_was_bought_is_kept("working"));
+}
+
+#[test]
+fn a_bad_outbox_holds_what_was_bought() {
+    alone(Space::Mounts, || what_was_bought_is_kept("outbox"));
+}
+
+#[test]
+fn a_bad_archive_holds_what_was_bought() {
+    alone(Space::Mounts, || what_was_bought_is_kept("archive"));
+}
+
+#[test]
+fn a_bad_errors_folder_holds_what_was_bought() {
+    alone(Space::Mounts, || what_was_bought_is_kept("errors"));
+}
+
+#[test]
+fn a_bad_state_directory_holds_what_was_bought() {
+    alone(Space::Mounts, || what_was_bought_is_kept("state"));
+}

@@ -142,8 +142,13 @@ impl Pixels {
     pub(super) fn looks_drawn(&self) -> bool {
         let most = if self.channels < 3 { 32 } else { 256 };
         let mut colours = std::collections::HashSet::new();
+        let mut last: &[u8] = &[];
         self.data.chunks_exact(usize::from(self.channels)).all(|pixel| {
-            colours.insert(pixel);
+            // Few colours mean long runs: those are passed over quickly, since a drawing is looked at to its end.
+            if pixel != last {
+                colours.insert(pixel);
+                last = pixel;
+            }
             colours.len() <= most
         })
     }

@@ -21,7 +21,7 @@ use super::whole::Format;
 use crate::domain::ids::Fingerprint;
 
 /// Pixels that a picture may have.
-const MAX_PIXELS: u64 = 300_000_000;
+pub(super) const MAX_PIXELS: u64 = 300_000_000;
 /// Pixels that one of its edges may have.
 const MAX_EDGE: u32 = 65_500;
 /// Bytes that decoding a picture may take.

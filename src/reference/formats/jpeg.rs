@@ -7,11 +7,15 @@ use image::metadata::Orientation;
 
 use super::{Parts, Stop, Survey, be16, exif_orientation, need};
 use crate::reference::pieces::Pieces;
-use crate::reference::prepare::Why;
+use crate::reference::prepare::{MAX_PIXELS, Why};
 use crate::reference::source::Scan;
 
-/// Every byte of a JPEG must be looked at; beyond 4 GiB it is none.
-const MAX_LENGTH: u64 = 1 << 32;
+/// Every byte of a JPEG must be looked at; one that is longer could not be decoded in the memory there is for it.
+const MAX_LENGTH: u64 = 1 << 30;
+
+/// Pixels, times the passes (scans) in which they are coded. Each pass goes over all of the picture, however few
+/// bytes it takes: some kilobytes could keep a decoder busy for minutes. Ten passes are usual.
+const MAX_WORK: u64 = 3_200_000_000;
 
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
@@ -93,7 +97,7 @@ fn next_marker(scan: &mut Scan<'_>, mut at: u64) -> Result<(u64, u8), Stop> {
         if rest.is_empty() {
             return Err(Stop::Cut);
         }
-        let Some(skip) = rest.iter().position(|b| *b == 0xff) else {
+        let Some(skip) = memchr::memchr(0xff, rest) else {
             at += rest.len() as u64;
             continue;
         };
@@ -117,13 +121,36 @@ fn end_of_coded_data(scan: &mut Scan<'_>, mut at: u64) -> Result<u64, Stop> {
     }
 }
 
+/// The pixels that a JPEG inside another file, at `at .. end`, says that it has; `None` if its data begins before
+/// that is said. Only its head is read.
+pub(in crate::reference) fn claims(scan: &mut Scan<'_>, at: u64, end: u64) -> Result<Option<(u32, u32)>, Stop> {
+    // Tables, comments and applications' segments; a hostile one is made of thousands.
+    const MAX_SEGMENTS: usize = 64;
+    let mut at = at + 2;
+    for _ in 0..MAX_SEGMENTS {
+        if at + 9 > end {
+            return Ok(None);
+        }
+        match need(scan.array::<9>(at)?)? {
+            [0xff, marker, _, _, _, h1, h0, w1, w0] if is_frame(marker) => {
+                return Ok(Some((be16(&[w1, w0]), be16(&[h1, h0]))));
+            }
+            [0xff, 0xff, ..] => at += 1,
+            [0xff, SOS | EOI, ..] => return Ok(None),
+            [0xff, _, l1, l0, ..] => at += 2 + u64::from(be16(&[l1, l0])),
+            _ => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
 /// What a whole JPEG is, and its copy with nothing but what decoding needs and the colour profile.
 pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> {
     let mut pieces = Pieces::default();
     pieces.keep(0, 2);
     let mut frame: Option<Frame> = None;
     let mut orientation = None;
-    let (mut jfif, mut adobe) = (false, false);
+    let (mut jfif, mut adobe, mut scans) = (false, false, 0_u64);
     walk(scan, |scan, part| {
         let data = part.from + 4;
         match part.marker {
@@ -152,6 +179,7 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
                 if is_frame(marker) && frame.is_none() {
                     frame = Some(Frame::read(scan, part)?);
                 }
+                scans += u64::from(marker == SOS);
                 pieces.keep(part.from, part.to);
             }
         }
@@ -159,6 +187,10 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
     })?;
     let frame = frame.ok_or(Stop::Broken("it does not say its size"))?;
     let pixels = super::area(frame.width, frame.height);
+    // One for each component is what a baseline picture may have; what is too large anyway is told so.
+    if scans > 4 && pixels <= MAX_PIXELS && pixels.saturating_mul(scans) > MAX_WORK {
+        return Err(Stop::Broken("it is coded in far too many passes for its size"));
+    }
     let four = frame.components == 4;
     // Progressive pictures keep all coefficients, 16 bits each, until the last scan.
     let coefficients = if frame.progressive { pixels * 2 * u64::from(frame.samples_per_4) / 4 } else { 0 };

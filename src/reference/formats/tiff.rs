@@ -17,6 +17,7 @@ const MAX_VALUES: u64 = 4_000_000;
 const WIDTH: u32 = 256;
 const HEIGHT: u32 = 257;
 const BITS: u32 = 258;
+const PACKING: u32 = 259;
 const COLOURS: u32 = 262;
 const ORIENTATION: u32 = 274;
 const SAMPLES: u32 = 277;
@@ -24,6 +25,10 @@ const STRIPS: [u32; 2] = [273, 279];
 const TILES: [u32; 2] = [324, 325];
 const TILE_WIDTH: u32 = 322;
 const TILE_HEIGHT: u32 = 323;
+/// Each strip or tile is a JPEG.
+const JPEG: u64 = 7;
+/// What one of those counts for among the values: it is looked into.
+const JPEG_COSTS: u64 = 64;
 /// Separated inks: CMYK.
 const SEPARATED: u64 = 5;
 
@@ -40,10 +45,20 @@ struct Page {
     height: u64,
     bits: u64,
     samples: u64,
+    packing: u64,
     colours: u64,
     orientation: u64,
     tile: (u64, u64),
     largest: u64,
+}
+
+impl Page {
+    /// The pixels that one strip or tile may have, with what pads it to whole blocks.
+    fn part(&self) -> (u64, u64) {
+        const BLOCK: u64 = 16;
+        let side = |tile: u64, page: u64| tile.max(page).saturating_add(BLOCK);
+        (side(self.tile.0, self.width), side(self.tile.1, self.height))
+    }
 }
 
 /// A list of numbers, in its place.
@@ -134,6 +149,7 @@ impl Walker<'_, '_> {
                 WIDTH => &mut page.width,
                 HEIGHT => &mut page.height,
                 BITS => &mut page.bits,
+                PACKING => &mut page.packing,
                 COLOURS => &mut page.colours,
                 ORIENTATION => &mut page.orientation,
                 SAMPLES => &mut page.samples,
@@ -156,7 +172,8 @@ impl Walker<'_, '_> {
         }
         match (strips, tiles) {
             ([Some(places), Some(lengths)], _) | (_, [Some(places), Some(lengths)]) => {
-                page.largest = self.data(places, lengths)?;
+                let inside = (page.packing == JPEG).then(|| page.part());
+                page.largest = self.data(places, lengths, inside)?;
             }
             _ => return Err(Stop::Broken("a page does not say where its pixels are")),
         }
@@ -179,13 +196,24 @@ impl Walker<'_, '_> {
         Ok(Some(List { at, count, width }))
     }
 
-    /// Follows strips or tiles; gives the length of the largest.
-    fn data(&mut self, places: List, lengths: List) -> Result<u64, Stop> {
+    /// Whether the JPEG at `from .. to` is no larger than its place: its decoder believes nothing else.
+    fn fits(&mut self, from: u64, to: u64, most: (u64, u64)) -> Result<(), Stop> {
+        let Some((width, height)) = super::jpeg::claims(self.scan, from, to)? else {
+            return Err(Stop::Broken("a part of it does not say its size"));
+        };
+        if u64::from(width) > most.0 || u64::from(height) > most.1 {
+            return Err(Stop::Broken("a part of it is larger than its place"));
+        }
+        Ok(())
+    }
+
+    /// Follows strips or tiles; gives the length of the largest. `inside`: each is a JPEG of this size at most.
+    fn data(&mut self, places: List, lengths: List, inside: Option<(u64, u64)>) -> Result<u64, Stop> {
         const AT_ONCE: u64 = 4096;
         if places.count == 0 || places.count != lengths.count || places.width > 4 || lengths.width > 4 {
             return Err(Stop::Broken("what a page says about its pixels does not fit together"));
         }
-        self.spend(places.count)?;
+        self.spend(places.count.saturating_mul(if inside.is_some() { JPEG_COSTS } else { 1 }))?;
         let mut largest = 0;
         for first in (0..places.count).step_by(AT_ONCE as usize) {
             let n = AT_ONCE.min(places.count - first);
@@ -196,6 +224,9 @@ impl Walker<'_, '_> {
             {
                 let (place, length) = (self.value(place), self.value(length));
                 self.reach(place + length)?;
+                if let Some(most) = inside {
+                    self.fits(place, place + length, most)?;
+                }
                 largest = largest.max(length);
             }
         }
@@ -211,6 +242,8 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
     };
     let sample = page.bits.clamp(8, 64).div_ceil(8);
     let output = super::area(width, height).saturating_mul(page.samples.clamp(1, 8)).saturating_mul(sample);
+    // A JPEG inside has its own output, and, coded in passes, all its coefficients; four channels at the most.
+    let inside = if page.packing == JPEG { page.part().0.saturating_mul(page.part().1).saturating_mul(12) } else { 0 };
     let tile = page.tile.0.saturating_mul(page.tile.1).saturating_mul(page.samples.clamp(1, 8) * sample);
     Ok(Survey {
         width,
@@ -223,7 +256,7 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         convert: Some(Why::Format),
         output,
         // The decoder has a copy of its own, and a strip or tile, packed and unpacked.
-        beside: output.saturating_add(page.largest).saturating_add(tile),
+        beside: output.saturating_add(page.largest).saturating_add(tile).saturating_add(inside),
         as_png: None,
         foreign_colours: page.colours == SEPARATED,
     })

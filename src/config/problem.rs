@@ -4,6 +4,12 @@ use std::fmt;
 
 use crate::domain::ids::show_text;
 
+/// Characters of a key, or of what is said of it: files are written by anybody, and this goes into notes.
+const LONGEST_WORDS: usize = 400;
+
+/// Problems of one file that are told.
+const MOST_SHOWN: usize = 40;
+
 /// One thing that is wrong in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -32,14 +38,19 @@ impl fmt::Display for Problem {
     /// One line: `config.toml:12: [watch] setle: unknown key; did you mean "settle"?`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&show_text(&self.file))?;
+        let short = |text: &str| {
+            let all = show_text(text);
+            let end = all.char_indices().nth(LONGEST_WORDS).map(|(at, _)| at);
+            end.map_or(all.clone(), |end| format!("{}…", &all[..end]))
+        };
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
         f.write_str(": ")?;
         if let Some(key) = &self.key {
-            write!(f, "{}: ", show_text(key))?;
+            write!(f, "{}: ", short(key))?;
         }
-        f.write_str(&show_text(&self.message))?;
+        f.write_str(&short(&self.message))?;
         if let Some(nearest) = &self.nearest {
             write!(f, "; did you mean \"{}\"?", show_text(nearest))?;
         }
@@ -85,10 +96,13 @@ impl<'a> IntoIterator for &'a Problems {
 impl fmt::Display for Problems {
     /// One line for each problem.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.0.iter().enumerate() {
+        for (i, problem) in self.0.iter().take(MOST_SHOWN).enumerate() {
             write!(f, "{}{problem}", if i == 0 { "" } else { "\n" })?;
         }
-        Ok(())
+        match self.0.len().saturating_sub(MOST_SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more problems"),
+        }
     }
 }
 

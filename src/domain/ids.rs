@@ -167,10 +167,16 @@ pub fn show(name: &OsStr) -> String {
 pub fn show_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let bidi = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || bidi { out.extend(c.escape_default()) } else { out.push(c) }
+        if is_unfit(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
+}
+
+/// Whether a character must not stand raw where a person reads: controls (C0, C1, DEL), what turns the
+/// direction of text or sets its marks, and Unicode's own ends of lines and paragraphs.
+pub fn is_unfit(c: char) -> bool {
+    let turns = matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns
 }
 
 /// Where a dropped file lies: its folder and its name.
@@ -262,6 +268,7 @@ mod tests {
     #[test]
     fn what_is_shown_holds_no_control_characters() {
         assert_eq!(show(OsStr::new("a\n\u{1b}[31m")), "a\\n\\u{1b}[31m");
+        assert_eq!(show_text("\u{9b}\u{7f}\u{202e}\u{200f}\u{2029}ü"), "\\u{9b}\\u{7f}\\u{202e}\\u{200f}\\u{2029}ü");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::config::{Config, ReferenceMode};
 use crate::domain::arrivals::{Candidate, CandidateKind, Reason, Waiting};
-use crate::domain::ids::{Place, RelPath, show, show_text};
+use crate::domain::ids::{Place, RelPath, is_unfit, show, show_text};
 use crate::domain::kinds::is_preset;
 use crate::domain::params::Key;
 use crate::domain::request::{RefPlan, RequestPlan, Seeds};
@@ -215,8 +215,7 @@ fn json(body: &Map<String, Json>) -> String {
     let text = serde_json::to_string_pretty(body).unwrap_or_default();
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let bidi = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c != '\n' && (c.is_control() || bidi) {
+        if c != '\n' && is_unfit(c) {
             let _ = write!(out, "\\u{:04x}", c as u32);
         } else {
             out.push(c);

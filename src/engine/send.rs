@@ -3,16 +3,21 @@
 //! The order is the promise: room is looked at, the drop is moved into `working/`, its row and its first send
 //! are committed, and only then does a byte of the paid request leave the machine.
 
+use std::path::Path;
+
 use crate::domain::ids::{DropId, ShotNo};
 use crate::domain::life::{Shot, ShotEvent};
 use crate::domain::params::Key;
+use crate::domain::verdict::Verdict;
 use crate::ledger::{Limits, Member, NewDrop, OpenDrop, Role, Sent};
 use crate::outbox::OutboxError;
 use crate::outbox::claim::{self, ClaimError};
 use crate::outbox::note::take_away_if_ours;
-use crate::segmind::{AssetUrl, Body};
+use crate::reference::{self, Whole};
+use crate::segmind::{AssetUrl, Body, CallOutcome};
 
 use super::ctx::{Ctx, MAX_RESULT_BYTES, blocking};
+use super::deliver;
 use super::event::{Answer, Event, NotStarted, Planned, Prepared};
 use super::frozen::{Frozen, Reference};
 use super::plan::{self, NoReference};
@@ -265,20 +270,48 @@ async fn call(ctx: &Ctx, id: DropId, shot: &Shot, frozen: &Frozen, prepared: Opt
         Reference::None => Body::json(&frozen.body(shot.seed, None)),
     };
     let outcome = match ctx.keys.key() {
-        Some(key) => ctx.client.reimagine(&key, body, &into, MAX_RESULT_BYTES).await,
-        None => crate::segmind::CallOutcome {
-            verdict: crate::domain::verdict::Verdict::Pause {
+        Some(key) => whole_after_all(ctx.client.reimagine(&key, body, &into, MAX_RESULT_BYTES).await, &into).await,
+        None => CallOutcome {
+            verdict: Verdict::Pause {
                 why: crate::domain::verdict::PauseWhy::Key,
                 message: "there is no API key".into(),
             },
             picture: None,
             held: None,
+            remains: None,
             receipt: crate::domain::verdict::Receipt::default(),
             trouble: false,
             elapsed: std::time::Duration::ZERO,
         },
     };
     ctx.send(Event::Answered { drop: id, shot: shot.no, answer: Answer::Came(Box::new(outcome)) }).await;
+}
+
+/// A picture all of which came before its answer broke off was received, as after a crash: only what stands
+/// behind its own end is missing.
+async fn whole_after_all(mut outcome: CallOutcome, part: &Path) -> CallOutcome {
+    if let Some(received) = outcome.remains.take() {
+        let looked_at = part.to_path_buf();
+        let whole = blocking(move || {
+            let found = std::fs::File::open(&looked_at).and_then(|file| reference::check(&file));
+            // Exactly all of it: what goes on behind the picture's end was something else, too.
+            let whole = found.is_ok_and(|found| {
+                deliver::extension(&found).is_ok() && matches!(found, Whole::Whole { end, .. } if end == received.bytes)
+            });
+            if !whole {
+                // What is left of it is of no use to anybody; the next start sweeps it away if this fails.
+                let _ = std::fs::remove_file(&looked_at);
+            }
+            whole
+        });
+        if whole.await.unwrap_or(false) {
+            tracing::info!("an answer broke off behind the end of its picture, which is whole");
+            outcome.verdict = Verdict::Picture;
+            outcome.picture = Some(received);
+            outcome.trouble = false;
+        }
+    }
+    outcome
 }
 
 /// Uploads the reference of a drop in work again, past the cache, and freezes the new URL.
@@ -288,13 +321,8 @@ pub(super) async fn upload_again(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot:
     ctx.send(Event::Reuploaded { drop: id, shot: no, refusal, done }).await;
 }
 
-async fn renew(
-    ctx: &Ctx,
-    open: &OpenDrop,
-    frozen: Frozen,
-    shot: Shot,
-) -> Result<(Shot, Frozen), crate::domain::verdict::Verdict> {
-    use crate::domain::verdict::{Billed, Verdict};
+async fn renew(ctx: &Ctx, open: &OpenDrop, frozen: Frozen, shot: Shot) -> Result<(Shot, Frozen), Verdict> {
+    use crate::domain::verdict::Billed;
     let retry = |message: String| Verdict::Retry { message, trouble: false };
     let id = open.drop.id;
     if let Reference::Uploaded { key, .. } = &frozen.reference

@@ -113,6 +113,11 @@ impl Client {
             Content::Picture(received) => DownloadOutcome::Done(received),
             Content::Unusable { what, .. } => DownloadOutcome::Failed { message: what },
             Content::Held(picture) => DownloadOutcome::Held(picture),
+            // It is fetched again, for free.
+            Content::Broken { what, .. } => {
+                let _ = tokio::fs::remove_file(into).await;
+                DownloadOutcome::Failed { message: what }
+            }
             Content::Link(_) | Content::Refusal => DownloadOutcome::Failed { message: "no picture lies there".into() },
         }
     }

@@ -101,6 +101,9 @@ pub struct CallOutcome {
     pub picture: Option<Received>,
     /// The picture itself, where its file could not be written; only with [`Verdict::Picture`].
     pub held: Option<Held>,
+    /// What came of a picture whose answer broke off, in its file. It may be all of it: whoever can tell whole
+    /// pictures has to look, and takes the file away if it is not.
+    pub remains: Option<Received>,
     /// What the headers said of the bill; empty without an answer.
     pub receipt: Receipt,
     /// [`Verdict::is_trouble`], for the breaker.
@@ -163,19 +166,20 @@ impl Client {
     }
 
     /// One paid request. A picture in the answer is streamed into `into` (created with mode 0600, not
-    /// synced), `max_bytes` at most; where none is kept, nothing is left there. One that the disk does not take
-    /// is held in memory.
+    /// synced), `max_bytes` at most; where neither [`CallOutcome::picture`] nor [`CallOutcome::remains`] says that
+    /// something is there, nothing is left. One that the disk does not take is held in memory.
     pub async fn reimagine(&self, key: &ApiKey, body: Body, into: &Path, max_bytes: u64) -> CallOutcome {
         let started = Instant::now();
         let hidden = body.hidden();
-        let (verdict, kept, receipt) = self.call(key, body, into, max_bytes, started, &hidden).await;
+        let mut remains = None;
+        let (verdict, kept, receipt) = self.call(key, body, into, max_bytes, &hidden, &mut remains).await;
         let (picture, held) = match kept {
             Some(Ok(received)) => (Some(received), None),
             Some(Err(held)) => (None, Some(held)),
             None => (None, None),
         };
         let trouble = verdict.is_trouble();
-        CallOutcome { verdict, picture, held, receipt, trouble, elapsed: started.elapsed() }
+        CallOutcome { verdict, picture, held, remains, receipt, trouble, elapsed: started.elapsed() }
     }
 
     async fn call(
@@ -184,9 +188,10 @@ impl Client {
         body: Body,
         into: &Path,
         max_bytes: u64,
-        started: Instant,
         hidden: &[AssetUrl],
+        remains: &mut Option<Received>,
     ) -> (Verdict, Option<Result<Received, Held>>, Receipt) {
+        let started = Instant::now();
         let clean = |text: &str| safe(text, key, hidden);
         let response = match self.post(&self.model_url, Use::Paid, key, body).await {
             Ok(response) => response,
@@ -206,6 +211,10 @@ impl Client {
                 Content::Link(url) => BodyKind::Link(url),
                 Content::Refusal => BodyKind::Refusal,
                 Content::Unusable { what, lost } => BodyKind::Unusable { what: clean(&what), lost },
+                Content::Broken { what, received } => {
+                    *remains = Some(received);
+                    BodyKind::Unusable { what: clean(&what), lost: true }
+                }
             };
         } else {
             said(&mut reply, read_words(Incoming::new(response, self.timeout)).await.as_deref(), &clean);
@@ -364,10 +373,22 @@ fn said(reply: &mut Reply, words: Option<&str>, clean: &dyn Fn(&str) -> String) 
     reply.message = words.map(clean).filter(|text| !text.is_empty());
 }
 
+/// As much of a text from the wire as is looked through for a note.
+const MAX_TEXT: usize = 256 * 1024;
+
 /// Text from the wire, fit for a note: first blacked out, then cut, so that no half of a secret stays.
 fn safe(text: &str, key: &ApiKey, hidden: &[AssetUrl]) -> String {
     let assets: Vec<&str> = hidden.iter().map(AssetUrl::expose).collect();
-    tidy(&redact(text, Some(key), &assets), MAX_WORDS)
+    tidy(&redact(beginning(text), Some(key), &assets), MAX_WORDS)
+}
+
+/// Megabytes are no message. Cut before a whole word, for the same reason.
+fn beginning(text: &str) -> &str {
+    if text.len() <= MAX_TEXT {
+        return text;
+    }
+    let end = (0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text[..end].trim_end_matches(|c: char| !c.is_whitespace())
 }
 
 #[cfg(test)]

@@ -38,6 +38,11 @@ pub(super) enum Content {
         what: String,
         lost: bool,
     },
+    /// A picture whose answer broke off; what came of it is kept.
+    Broken {
+        what: String,
+        received: Received,
+    },
     /// A picture came whole, and the disk would not take it.
     Held(Held),
 }
@@ -77,8 +82,8 @@ fn unusable(what: impl Into<String>, lost: bool) -> Content {
     Content::Unusable { what: what.into(), lost }
 }
 
-/// Reads the answer of a successful model call. A picture goes to `into`, `max_bytes` at most; where none is
-/// kept, nothing is left there.
+/// Reads the answer of a successful model call. A picture goes to `into`, `max_bytes` at most; where none
+/// came, nothing is left there.
 pub(super) async fn read_result(mut body: Incoming, content_type: &str, into: &Path, max_bytes: u64) -> Answer {
     let head = match body.head(SNIFF).await {
         Ok(head) => head,
@@ -118,6 +123,7 @@ pub(super) async fn read_json(mut body: Incoming) -> Result<Value, (Option<Strin
     match ended {
         Some(Ended::Lost(how)) => Err((None, unusable(how, true))),
         Some(Ended::TooLong) => Err((None, unusable("the answer was too long", false))),
+        None if !is_modest(&bytes) => Err((None, unusable(far_too_many(&bytes), false))),
         None => serde_json::from_slice(&bytes)
             .map_err(|_| (error_words(&bytes), unusable(format!("the answer was no JSON: {}", start(&bytes)), false))),
     }
@@ -145,7 +151,11 @@ pub(super) async fn keep(mut body: Incoming, head: Vec<u8>, kind: PictureKind, i
         piece = match body.next().await {
             Ok(Some(next)) if bytes + next.len() as u64 > max_bytes => break Err(too_long()),
             Ok(Some(next)) => next,
-            Err(how) => break Err(unusable(how, true)),
+            // All of the picture may have come, and only the end of the answer be missing.
+            Err(what) => match target {
+                Target::Disk(_) => return Content::Broken { what, received: Received { bytes, kind } },
+                Target::Memory(_) => break Err(unusable(what, true)),
+            },
             Ok(None) => break Ok(()),
         };
     };
@@ -201,6 +211,9 @@ impl Target {
 
 fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64) -> Answer {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if !is_modest(bytes) {
+        return unusable(far_too_many(bytes), false).into();
+    }
     let json: Option<Value> = serde_json::from_slice(bytes).ok();
     let Some(json) = json else {
         // A bare URL or bare base64, as some services answer.
@@ -209,7 +222,8 @@ fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64) -> A
             Some(found) => taken(found, into, max_bytes),
             None => unusable(described(bytes, content_type), false),
         };
-        return Answer { words: error_words(bytes), content, request_id: None };
+        let words = error_words(&bytes[..bytes.len().min(MAX_ERROR)]);
+        return Answer { words, content, request_id: None };
     };
     let request_id = ["request_id", "requestId"].iter().find_map(|key| json.get(*key)?.as_str().map(str::to_owned));
     let content = match find(&json) {
@@ -217,6 +231,31 @@ fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64) -> A
         None => unusable(format!("the answer was JSON without a picture: {}", start(bytes)), false),
     };
     Answer { content, words: words(&json), request_id }
+}
+
+/// Values in JSON that is read. A parsed one takes some hundred bytes, however short it is written.
+const MAX_VALUES: usize = 100_000;
+
+fn far_too_many(bytes: &[u8]) -> String {
+    format!("the answer was JSON of far too many parts ({} bytes)", bytes.len())
+}
+
+/// Whether text, if it is JSON, has few enough values to be parsed. What stands in strings does not count.
+fn is_modest(bytes: &[u8]) -> bool {
+    if !matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[')) {
+        return true;
+    }
+    let (mut values, mut quoted, mut escaped) = (0, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' | b'[' | b'{' if !quoted => values += 1,
+            _ => {}
+        }
+    }
+    values <= MAX_VALUES
 }
 
 fn taken(found: Found<'_>, into: &Path, max_bytes: u64) -> Content {

@@ -107,10 +107,23 @@ enum How {
     Stall(usize, Gate),
     /// Closed without a byte.
     Hangup,
-    /// These bytes instead of an answer.
-    Raw(Vec<u8>),
+    /// These bytes instead of an answer, and what becomes of the connection then.
+    Raw(Vec<u8>, End),
+    /// These bytes one by one, so long apart.
+    Drip(Vec<u8>, Duration),
     /// No length, and bytes until the other side has enough.
     Endless,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Closed properly.
+    Closed,
+    /// Reset.
+    Reset,
+    /// Open until the other side has enough.
+    Held,
 }
 
 /// An answer.
@@ -148,7 +161,22 @@ impl Answer {
 
     /// Those bytes, then the end.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { how: How::Raw(bytes.into()), ..Self::new(200, "", "") }
+        Self { how: How::Raw(bytes.into(), End::Closed), ..Self::new(200, "", "") }
+    }
+
+    /// Those bytes, then a reset of the connection.
+    pub fn raw_then_reset(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { how: How::Raw(bytes.into(), End::Reset), ..Self::new(200, "", "") }
+    }
+
+    /// Those bytes, then nothing more for as long as the other side waits.
+    pub fn raw_then_held(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { how: How::Raw(bytes.into(), End::Held), ..Self::new(200, "", "") }
+    }
+
+    /// Those bytes one by one, so long apart.
+    pub fn drip(bytes: impl Into<Vec<u8>>, apart: Duration) -> Self {
+        Self { how: How::Drip(bytes.into(), apart), ..Self::new(200, "", "") }
     }
 
     /// The connection is closed without an answer.
@@ -219,7 +247,19 @@ impl Answer {
                 to.write_all(&self.body[*n..])?;
             }
             How::Hangup => {}
-            How::Raw(bytes) => to.write_all(bytes)?,
+            How::Raw(bytes, end) => {
+                to.write_all(bytes)?;
+                if *end == End::Held {
+                    to.set_read_timeout(Some(super::PATIENCE * 2))?;
+                    std::io::copy(to, &mut std::io::sink())?;
+                }
+            }
+            How::Drip(bytes, apart) => {
+                for byte in bytes {
+                    to.write_all(std::slice::from_ref(byte))?;
+                    std::thread::sleep(*apart);
+                }
+            }
             How::Endless => {
                 to.write_all(&self.head())?;
                 loop {
@@ -370,10 +410,21 @@ fn talk(shared: &Shared, mut stream: TcpStream) -> std::io::Result<()> {
     while let Some(request) = read_request(&mut reader)? {
         let answer = shared.answer(&request);
         if !answer.write(&mut stream)? {
+            if matches!(answer.how, How::Raw(_, End::Reset)) {
+                return reset(shared, &stream);
+            }
             break;
         }
     }
     stream.shutdown(Shutdown::Both)
+}
+
+/// Makes closing the connection a reset. No handle of it may be left open.
+fn reset(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
+    rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?;
+    let at = stream.peer_addr()?;
+    shared.kept.lock().unwrap().retain(|kept| kept.peer_addr().is_ok_and(|other| other != at));
+    Ok(())
 }
 
 fn read_request(from: &mut impl BufRead) -> std::io::Result<Option<Request>> {

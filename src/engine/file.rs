@@ -1,12 +1,13 @@
 //! The end of a drop: its originals go to the archive, or to errors with a note, or back into the inbox.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 
 use crate::domain::ids::{Fingerprint, show};
 use crate::domain::life::{Fate, Shot, ShotState, fate};
 use crate::domain::names::SetNames;
 use crate::domain::verdict::Billed;
-use crate::ledger::{Ending, Filing, Limits, OpenDrop, Role};
+use crate::ledger::{Ending, Filing, Limits, Member, OpenDrop, Role};
 use crate::outbox::OutboxError;
 use crate::outbox::claim;
 use crate::outbox::filing::{Move, file_away};
@@ -160,6 +161,10 @@ fn move_all(ctx: &Ctx, open: &OpenDrop, filing: &Filing) -> Result<(), OutboxErr
     }
     let members = open.drop.members.iter().filter(|m| m.moves);
     for (member, name) in members.zip(&filing.names) {
+        if was_changed(open, member) {
+            let file = place_of(rel, std::slice::from_ref(member));
+            tracing::warn!(%file, blake3 = member.print.map(tracing::field::display), "was written to while it was in work, by another name or by a program that had it open: what is filed is not what was read");
+        }
         file_away(&Move {
             from_root: &open.drop.working,
             from_rel: rel,
@@ -173,6 +178,20 @@ fn move_all(ctx: &Ctx, open: &OpenDrop, filing: &Filing) -> Result<(), OutboxErr
     }
     let names: Vec<_> = filing.names.iter().map(OsString::as_os_str).chain(filing.note.as_deref()).collect();
     ctx.listings.added(root, rel, &names)
+}
+
+/// Whether a member of a drop that was to be sent has other bytes by now than those that were read. What can't be
+/// read, or is gone, has been filed already or shows when it is moved.
+fn was_changed(open: &OpenDrop, member: &Member) -> bool {
+    let Some(print) = member.print.filter(|_| !open.drop.shots.is_empty()) else { return false };
+    let folder = Folder::existing(&open.drop.working, &open.drop.folder).ok().flatten();
+    let file = folder.and_then(|folder| folder.open(&member.name).ok());
+    // One that grew or shrank need not be read.
+    let now = |file: File| match file.metadata() {
+        Ok(m) if m.len() != member.size => None,
+        _ => crate::reference::fingerprint(&file).ok(),
+    };
+    file.is_some_and(|file| now(file) != Some(print))
 }
 
 /// Why a drop ends in errors, in one line.

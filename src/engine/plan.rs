@@ -50,6 +50,7 @@ async fn plan(ctx: &Ctx, candidate: &Candidate, chain: Chain) -> Plan {
     let (reference, prepared) = match reference_of(ctx, &plan, picture, candidate).await {
         Ok(found) => found,
         Err(NoReference::Drop(why)) => return Plan::Failed(why, members),
+        Err(NoReference::Changed) => return Plan::Changed,
         Err(NoReference::Upload(verdict)) => return Plan::Upload(verdict),
         Err(NoReference::Environment(why)) => return Plan::Environment(why),
     };
@@ -109,6 +110,8 @@ pub(super) fn random() -> u64 {
 pub(super) enum NoReference {
     /// The picture can't be used.
     Drop(String),
+    /// The picture was written to while it was prepared.
+    Changed,
     /// The upload went wrong.
     Upload(Verdict),
     /// Our own machine's trouble.
@@ -206,10 +209,19 @@ async fn prepare(ctx: &Ctx, picture: Picture) -> Result<Ready, NoReference> {
     let done = ctx.studio.run(move || {
         make_prepared_dir(&into).map_err(|source| PrepareError::Io { path: into.clone(), source })?;
         let original = Original { file: &picture.file, path: &picture.path, format, end };
-        reference::prepare(&original, &rules, &into, &budget)
+        let prepared = reference::prepare(&original, &rules, &into, &budget);
+        // The bytes were read once more than they were hashed: both must have been the same.
+        match picture.is_as_hashed() {
+            Ok(true) => prepared.map(Some),
+            Ok(false) => Ok(None),
+            Err(source) => Err(PrepareError::Io { path: picture.path.clone(), source }),
+        }
     });
     match done.await {
-        Ok(Ok(p)) => Ok(Ready { path: p.file.into_temp_path(), fingerprint: p.fingerprint, media_type: p.media_type }),
+        Ok(Ok(None)) => Err(NoReference::Changed),
+        Ok(Ok(Some(p))) => {
+            Ok(Ready { path: p.file.into_temp_path(), fingerprint: p.fingerprint, media_type: p.media_type })
+        }
         Ok(Err(e @ PrepareError::Io { .. })) => Err(NoReference::Environment(e.to_string())),
         Ok(Err(e)) => Err(NoReference::Drop(e.to_string())),
         Err(e) => Err(NoReference::Drop(e)),
@@ -279,6 +291,7 @@ pub(super) fn reopen(
     let dir = dir.ok_or_else(|| format!("{} is not there", folder.under(working).display()))?;
     let file: File = dir.open(&member.name).map_err(|e| e.to_string())?;
     let path = dir.at(&member.name);
+    let facts = super::read::facts(&file).map_err(|e| e.to_string())?;
     let whole = reference::check(&file).map_err(|e| e.to_string())?;
     let print = reference::fingerprint(&file).map_err(|e| e.to_string())?;
     if member.print.is_some_and(|then| then != print) {
@@ -287,5 +300,5 @@ pub(super) fn reopen(
             ctx.site.working.join(folder.as_path()).join(&member.name).display()
         ));
     }
-    Ok(Picture { file, path, whole, print })
+    Ok(Picture { file, path, whole, print, facts })
 }

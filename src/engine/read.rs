@@ -13,12 +13,15 @@ use crate::domain::kinds::SidecarKind;
 use crate::domain::preset::{Layer, Resolved, merge};
 use crate::domain::request::{RefPlan, RequestPlan, plan_request};
 use crate::ledger::{Member, Role};
-use crate::outbox::OutboxError;
 use crate::outbox::folder::Folder;
+use crate::outbox::{Obstacle, OutboxError};
 use crate::reference::{self, Whole};
 
 /// Why a file that is neither picture nor sidecar goes to errors.
 pub const FOREIGN: &str = "this is no kind of file that is taken: pictures (.jpg .jpeg .png .webp .tif .tiff .bmp .gif) and sidecars (.txt .toml .json) are";
+
+/// A file that can't be used anyway is not read for its hash if it is longer, in bytes.
+const LONGEST_HASHED: u64 = 1 << 30;
 
 /// A folder and the spelling of the preset file in it, if it has one.
 pub type PresetFile = (RelPath, Option<OsString>);
@@ -66,6 +69,16 @@ pub struct Picture {
     pub whole: Whole,
     /// BLAKE3 of its bytes.
     pub print: Fingerprint,
+    /// What the file was while they were read.
+    pub facts: Facts,
+}
+
+impl Picture {
+    /// Whether nobody has written to the file since it was hashed: by another name of it, or by a program that
+    /// still had it open.
+    pub fn is_as_hashed(&self) -> std::io::Result<bool> {
+        facts(&self.file).map(|now| now == self.facts)
+    }
 }
 
 /// Facts of an open file.
@@ -85,7 +98,7 @@ pub fn facts(file: &File) -> std::io::Result<Facts> {
 pub fn preset_layer(inbox: &Path, folder: &RelPath, name: &std::ffi::OsStr) -> Result<Option<Layer>, String> {
     let label = show(folder.join(name).as_path().as_os_str());
     let opened = match Folder::existing(inbox, folder) {
-        Ok(Some(dir)) => dir.open(name),
+        Ok(Some(dir)) => dir.open_dropped(name),
         Ok(None) => return Ok(None),
         Err(e) => Err(e),
     };
@@ -249,8 +262,11 @@ enum PictureFault {
 }
 
 fn open_as_seen(dir: &Folder, member: &Found) -> Result<File, Reading> {
-    let file = match dir.open(&member.name) {
+    let file = match dir.open_dropped(&member.name) {
         Ok(file) => file,
+        Err(e @ OutboxError::Obstructed { what: Obstacle::PrivateLink, .. }) => {
+            return Err(Reading::Unreadable(e.to_string()));
+        }
         Err(OutboxError::Gone { .. } | OutboxError::Obstructed { .. }) => return Err(Reading::Changed),
         Err(e) => return Err(Reading::Unreadable(e.to_string())),
     };
@@ -274,13 +290,18 @@ fn read_picture(dir: &Folder, image: &Found) -> Result<Picture, PictureFault> {
             Some(format!("this is no picture that can be used: {why}; accepted are JPEG, PNG, WebP, TIFF, BMP and GIF"))
         }
     };
+    if let Some(why) = &bad
+        && image.facts.size > LONGEST_HASHED
+    {
+        return Err(PictureFault::Bad(why.clone(), None));
+    }
     let print = crate::reference::fingerprint(&file).map_err(unreadable)?;
     if let Some(why) = bad {
         return Err(PictureFault::Bad(why, Some(print)));
     }
     // Nobody wrote to it while it was read.
     match facts(&file) {
-        Ok(now) if now == image.facts => Ok(Picture { file, path: dir.at(&image.name), whole, print }),
+        Ok(now) if now == image.facts => Ok(Picture { file, path: dir.at(&image.name), whole, print, facts: now }),
         Ok(_) => Err(PictureFault::Reading(Reading::Changed)),
         Err(e) => Err(unreadable(e)),
     }

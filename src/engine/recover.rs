@@ -14,7 +14,7 @@ use crate::domain::pairing::group_key;
 use crate::ledger::{Limits, Member, NewDrop, OpenDrop, Role};
 use crate::outbox::claim;
 use crate::outbox::filing::{Move, move_file};
-use crate::outbox::folder::Folder;
+use crate::outbox::folder::{Folder, INNER_WORKING};
 use crate::outbox::listing::Wanted;
 use crate::outbox::publish;
 use crate::outbox::sweep::sweep;
@@ -157,7 +157,8 @@ impl Engine {
 
 fn workings(ctx: &Ctx) -> Vec<PathBuf> {
     let both = std::iter::once(ctx.site.working.clone()).chain(ctx.site.other_working.clone());
-    both.filter(|w| w.is_dir()).collect()
+    // One that is a link inside the inbox is nobody's but the one's who put it there.
+    both.filter(|w| Folder::root(w).is_ok()).collect()
 }
 
 /// The files in working that belong to a row.
@@ -386,7 +387,10 @@ fn free_name(ctx: &Ctx, rel: &RelPath, stem: &OsStr, suffix: &str) -> Result<OsS
 /// picture last. Dotfiles are the daemon's.
 fn strays(working: &Path, ours: &HashSet<(PathBuf, PathBuf)>) -> Vec<(RelPath, Vec<OsString>)> {
     let mut groups: BTreeMap<(RelPath, Vec<u8>), Vec<OsString>> = BTreeMap::new();
-    for entry in walkdir::WalkDir::new(working).follow_links(false).sort_by_file_name() {
+    let inner = working.file_name() == Some(OsStr::new(INNER_WORKING));
+    // The names are a list of what to look at; it is moved by handles of folders.
+    let walk = walkdir::WalkDir::new(working).follow_links(false).follow_root_links(!inner);
+    for entry in walk.sort_by_file_name() {
         let entry = match entry {
             Ok(entry) => entry,
             Err(e) => {

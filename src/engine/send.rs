@@ -12,6 +12,7 @@ use crate::domain::verdict::Verdict;
 use crate::ledger::{Limits, Member, NewDrop, OpenDrop, Role, Sent};
 use crate::outbox::OutboxError;
 use crate::outbox::claim::{self, ClaimError};
+use crate::outbox::folder::Folder;
 use crate::outbox::note::take_away_if_ours;
 use crate::reference::{self, Whole};
 use crate::segmind::{AssetUrl, Body, CallOutcome};
@@ -228,8 +229,10 @@ async fn take_notes_away(ctx: &Ctx, drop: &NewDrop, notes: Vec<(std::path::PathB
             let _ = take_away_if_ours(&site.errors, &rel, name, print);
         }
         let note = crate::domain::names::SetNames::new(&drop.stem, Vec::<std::ffi::OsString>::new()).note(1);
-        let path = drop.folder.under(&site.inbox).join(&note);
-        if let Ok(bytes) = crate::config::read_limited(&path, crate::config::LONGEST_TEXT_BYTES) {
+        // By the folder's handle: people who write into the inbox may put a link where a folder was.
+        let opened = Folder::existing(&site.inbox, &drop.folder).ok().flatten().and_then(|f| f.open(&note).ok());
+        let bytes = opened.and_then(|file| crate::config::read_at_most(&file, crate::config::LONGEST_TEXT_BYTES).ok());
+        if let Some(bytes) = bytes.flatten() {
             let print = crate::domain::ids::Fingerprint::of(&bytes);
             let ours = ctx2.ledger.call_blocking(move |l| l.is_our_note(print));
             if matches!(ours, Ok(Ok(true))) {
@@ -341,6 +344,7 @@ async fn renew(ctx: &Ctx, open: &OpenDrop, frozen: Frozen, shot: Shot) -> Result
         // A picture that can't be prepared any more ends with the first refusal.
         NoReference::Drop(message) => Verdict::Fault { message, billed: Billed::No, maybe_stale_reference: false },
         NoReference::Environment(message) => retry(message),
+        NoReference::Changed => retry("the picture was written to while it was prepared".into()),
     })?;
     let frozen = Frozen { reference, ..frozen };
     let text = frozen.to_text();
@@ -357,6 +361,7 @@ pub(super) async fn prepare_again(ctx: &Ctx, open: &OpenDrop) -> Result<Option<P
         Ok((_, prepared)) => Ok(Some(prepared)),
         Err(NoReference::Drop(why)) => Err(Answer::Never(why)),
         Err(NoReference::Environment(why)) => Err(Answer::NotSent(why)),
+        Err(NoReference::Changed) => Err(Answer::Never("the picture was written to while it was prepared".into())),
         Err(NoReference::Upload(verdict)) => Err(Answer::NotSent(crate::domain::answer::message(&verdict).to_owned())),
     }
 }

@@ -1,18 +1,19 @@
 //! The folders of one daemon: where they are, that they keep apart, and which `working/` is used.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::domain::ids::{RelPath, show};
+use crate::outbox::folder::Folder;
 use crate::outbox::fskind::filesystem_kind;
 use crate::outbox::overlap::{Overlap, same_or_nested};
 use crate::outbox::room::{self, Room};
 use crate::outbox::spool;
 
-/// The name of the working folder inside the inbox, where none beside it can be reached by a rename.
-pub const INNER_WORKING: &str = ".working";
+pub use crate::outbox::folder::INNER_WORKING;
 
 /// The folders, resolved and found to keep apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,6 +219,9 @@ fn working(config: &Config, inbox: &Path) -> Result<(PathBuf, Option<PathBuf>), 
     let inner = inbox.join(INNER_WORKING);
     let beside = inbox.parent().map(|parent| parent.join("working"));
     if let Some(set) = &config.folders.working {
+        if *set == inner {
+            make_inner(inbox)?;
+        }
         fs::create_dir_all(set)
             .map_err(|e| wrong(format!("[folders] working: {} cannot be made: {e}", set.display())))?;
         let reachable = *set == inner || room::reachable_by_rename(inbox, set).map_err(|e| wrong(e.to_string()))?;
@@ -241,9 +245,18 @@ fn working(config: &Config, inbox: &Path) -> Result<(PathBuf, Option<PathBuf>), 
                 let _ = fs::remove_dir(&beside);
             }
         }
-        fs::create_dir_all(&inner).map_err(|e| wrong(format!("{} cannot be made: {e}", inner.display())))?;
+        make_inner(inbox)?;
         return Ok((inner, Some(beside)));
     }
-    fs::create_dir_all(&inner).map_err(|e| wrong(format!("{} cannot be made: {e}", inner.display())))?;
+    make_inner(inbox)?;
     Ok((inner, None))
+}
+
+/// Makes the working folder inside the inbox. Whatever else stands there, a link to a folder above all, is
+/// somebody's trick or mistake.
+fn make_inner(inbox: &Path) -> Result<(), SiteError> {
+    let inner = RelPath::root().join(OsStr::new(INNER_WORKING));
+    Folder::made(inbox, &inner).map(drop).map_err(|e| {
+        wrong(format!("{e}: it would be the working folder, since none beside the inbox can be reached by a rename"))
+    })
 }

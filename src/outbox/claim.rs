@@ -1,7 +1,7 @@
 //! A drop goes from the inbox into working, and back.
 //!
 //! Promises: only the very files that were looked at are claimed (same inode, size and mtime, before and
-//! after); a drop goes whole or not at all, and what could not be undone is named. Nothing in the inbox or
+//! after; same ctime before); a drop goes whole or not at all, and what could not be undone is named. Nothing in the inbox or
 //! in working is replaced. Not synced: a power cut that undoes a claim is what recovery knows how to read.
 
 use std::ffi::{OsStr, OsString};
@@ -103,7 +103,8 @@ fn claim_one(inbox: &Path, working: &Path, rel: &RelPath, member: &Member) -> Re
     let gone = || OutboxError::Gone { path: rel.under(inbox).join(&member.name) };
     let from = Folder::existing(inbox, rel)?.ok_or_else(gone)?;
     let before = from.look(&member.name)?.ok_or_else(gone)?;
-    if !is_member(&before, member) {
+    // With the time of its last change, too, which nobody can set back; the rename itself changes that.
+    if !is_member(&before, member) || before.facts.ctime_ns != member.facts.ctime_ns {
         return Err(OutboxError::Changed { path: from.at(&member.name) });
     }
     let to = rename_into(&from, &member.name, working, rel)?;

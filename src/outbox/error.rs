@@ -22,6 +22,11 @@ pub enum Obstacle {
     /// Something else than a regular file.
     #[error("is not a regular file")]
     NotAFile,
+    /// A hard link to a file that those who may write into the folder could not read by themselves.
+    #[error(
+        "has another name elsewhere, and not everybody who may drop here may read it: copy it instead of linking it, or make it readable for the folder's group"
+    )]
+    PrivateLink,
     /// It can't be reached by a rename.
     #[error("lies on another filesystem")]
     OtherFilesystem,

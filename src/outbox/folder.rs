@@ -63,11 +63,23 @@ fn facts(stat: &Stat) -> Facts {
     }
 }
 
+/// The working folder inside the inbox, where none beside it can be reached by a rename.
+pub const INNER_WORKING: &str = ".working";
+
 impl Folder {
     /// Opens a root. It must be there: [`OutboxError::RootMissing`] else.
+    ///
+    /// [`INNER_WORKING`] is the one root that lies where others write, so it alone may be no symlink.
     pub fn root(root: &Path) -> Result<Self, OutboxError> {
-        match rustix::fs::openat(CWD, root, FOLDER, Mode::empty()) {
+        let inner = root.file_name() == Some(OsStr::new(INNER_WORKING));
+        let flags = if inner { FOLDER | OFlags::NOFOLLOW } else { FOLDER };
+        match rustix::fs::openat(CWD, root, flags, Mode::empty()) {
             Ok(fd) => Ok(Self { fd, path: root.to_path_buf() }),
+            Err(Errno::NOTDIR | Errno::LOOP) if inner => {
+                let link = root.is_symlink();
+                let what = if link { Obstacle::Symlink } else { Obstacle::NotAFolder };
+                Err(OutboxError::Obstructed { path: root.to_path_buf(), what })
+            }
             Err(Errno::NOENT | Errno::NOTDIR) => Err(OutboxError::RootMissing { path: root.to_path_buf() }),
             Err(e) => Err(OutboxError::new("open the folder", root, e)),
         }
@@ -138,6 +150,27 @@ impl Folder {
             return Err(OutboxError::Obstructed { path: self.at(name), what: Obstacle::NotAFile });
         }
         Ok(File::from(fd))
+    }
+
+    /// [`Self::open`] for what others dropped: refuses a hard link that may be a way to a file of ours.
+    ///
+    /// Linux lets people link only files that are theirs, or that they may read and write
+    /// (`fs.protected_hardlinks`, on nearly everywhere). Where that is off, somebody who may write into a shared
+    /// inbox could link a file there that only we may read, and get to see it in a request or in provenance. So
+    /// a file with several names must be readable for others, or for the group of a folder that others may
+    /// write into. One's own `cp -l` stays what it is: in a folder of one's own every link is taken.
+    pub fn open_dropped(&self, name: &OsStr) -> Result<File, OutboxError> {
+        let file = self.open(name)?;
+        let stat = rustix::fs::fstat(&file).map_err(|e| OutboxError::new("look at", self.at(name), e))?;
+        if stat.st_nlink > 1 {
+            let folder = self.stat()?;
+            let is_shared = folder.st_mode & 0o022 != 0;
+            let for_group = stat.st_mode & 0o040 != 0 && stat.st_gid == folder.st_gid;
+            if is_shared && !for_group && stat.st_mode & 0o004 == 0 {
+                return Err(OutboxError::Obstructed { path: self.at(name), what: Obstacle::PrivateLink });
+            }
+        }
+        Ok(file)
     }
 
     /// Creates a file that must not be there, readable and writable for us; mode 0666 less the umask, or what

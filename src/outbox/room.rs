@@ -7,12 +7,12 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::Path;
 
-use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, StatVfsMountFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::durable::{Draft, random_name};
 use super::error::OutboxError;
-use super::folder::{Folder, rename};
+use super::folder::{Folder, INNER_WORKING, rename};
 use crate::domain::ids::RelPath;
 
 /// Files that must still be possible: a few for each result on its way, and folders for them.
@@ -132,8 +132,14 @@ pub fn try_write(path: &Path) -> Result<(), OutboxError> {
 /// A candidate that is not there is made, with the inbox's mode, and removed again if the answer is no.
 pub fn reachable_by_rename(inbox: &Path, candidate: &Path) -> Result<bool, OutboxError> {
     let top = Folder::root(inbox)?;
-    let inside = OsStr::new(".working");
-    let had_inside = top.look(inside)?.is_some();
+    let inside = OsStr::new(INNER_WORKING);
+    let there = top.look(inside)?;
+    let had_inside = there.is_some();
+    if there.is_some_and(|entry| entry.kind != FileType::Directory) {
+        // Somebody who may write into the inbox put a file or a link there. That must neither stop the daemon
+        // nor choose another working folder for it, so what can't be tried is concluded.
+        return same_mount(&top, &made_like(candidate, inbox)?);
+    }
     let had_candidate = candidate.exists();
     let found = probe(inbox, candidate);
     let is_inside = candidate.canonicalize().ok() == inbox.join(inside).canonicalize().ok();
@@ -149,8 +155,18 @@ pub fn reachable_by_rename(inbox: &Path, candidate: &Path) -> Result<bool, Outbo
     found
 }
 
+/// Whether two folders lie on one filesystem in one mount: where a rename nearly always reaches.
+fn same_mount(a: &Folder, b: &Folder) -> Result<bool, OutboxError> {
+    let mount = |folder: &Folder| {
+        rustix::fs::statx(folder, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+            .map(|stat| (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_mnt_id))
+            .map_err(|e| OutboxError::new("look at the folder", folder.path(), e))
+    };
+    Ok(mount(a)? == mount(b)?)
+}
+
 fn probe(inbox: &Path, candidate: &Path) -> Result<bool, OutboxError> {
-    let inside = RelPath::root().join(OsStr::new(".working"));
+    let inside = RelPath::root().join(OsStr::new(INNER_WORKING));
     let from = Folder::made(inbox, &inside)?;
     let to = made_like(candidate, inbox)?;
     let name = random_name()?;

@@ -15,6 +15,7 @@
 #![allow(clippy::unwrap_used, clippy::must_use_candidate, reason = "tests say so by failing")]
 
 pub mod api;
+pub mod bombs;
 pub mod daemon;
 pub mod faults;
 pub mod pictures;

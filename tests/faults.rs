@@ -259,8 +259,15 @@ fn events_that_were_lost_lose_no_drop_and_send_none_twice() {
         site.put(format!("inbox/.{name}"), "");
     }
     daemon.signal(Signal::STOP);
+    // Every thread of it, or one reads on and nothing is lost.
+    let tasks = format!("/proc/{}/task", daemon.pid());
+    let stopped = |task: fs::DirEntry| {
+        fs::read_to_string(task.path().join("stat"))
+            .is_ok_and(|stat| stat.rsplit(')').next().unwrap().trim().starts_with('T'))
+    };
+    site.wait("it stands still", || fs::read_dir(&tasks).unwrap().all(|task| stopped(task.unwrap())));
     // Two files in turn, so that no event is merged with the one before.
-    for n in 0..most + 2 {
+    for n in 0..most + 1000 {
         let name = if n % 2 == 0 { "inbox/.a" } else { "inbox/.b" };
         mode(&site, name, 0o600 + u32::from(n % 4 < 2) * 0o40);
     }

@@ -23,7 +23,6 @@ use crate::reference;
 use super::ctx::Ctx;
 use super::frozen::Frozen;
 use super::pump::place_of;
-use super::site::INNER_WORKING;
 use super::works::Work;
 use super::{Engine, EngineError, deliver, send};
 

@@ -104,7 +104,7 @@ impl World {
         Mono(Duration::from_millis(self.ms))
     }
 
-    fn facts(&self, file: &File) -> Facts {
+    fn facts(file: &File) -> Facts {
         let at = i128::from(file.changed) * 1_000_000;
         Facts { dev: 1, ino: file.ino, size: file.size, mtime_ns: at, ctime_ns: at }
     }
@@ -112,7 +112,7 @@ impl World {
     fn entry(&self, name: &str) -> Option<Entry> {
         let file = self.files.get(name)?;
         let kind = classify(&RelPath::root(), OsStr::new(name), false, &|_| false);
-        Some(Entry { kind, facts: self.facts(file), age: Duration::from_millis(self.ms - file.changed) })
+        Some(Entry { kind, facts: Self::facts(file), age: Duration::from_millis(self.ms - file.changed) })
     }
 
     fn put(&mut self, name: &'static str, full: u64, finished: bool, how: How) {
@@ -229,7 +229,7 @@ impl World {
             .collect();
         let stale: Vec<_> = members
             .iter()
-            .filter(|m| self.files.get(m.name.to_str().unwrap()).map(|f| self.facts(f)) != Some(m.facts))
+            .filter(|m| self.files.get(m.name.to_str().unwrap()).map(|f| Self::facts(f)) != Some(m.facts))
             .collect();
         if stale.is_empty() {
             return true;
@@ -258,7 +258,7 @@ impl World {
             assert!(file.size == file.full && !file.open, "half of a sidecar goes: {file:?}");
         }
         assert!(
-            self.in_work.iter().all(|other| other.stem.to_ascii_lowercase() != candidate.stem.to_ascii_lowercase()),
+            self.in_work.iter().all(|other| !other.stem.eq_ignore_ascii_case(&candidate.stem)),
             "a second one of its name is sent"
         );
         self.leave(candidate);

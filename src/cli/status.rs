@@ -277,7 +277,7 @@ mod tests {
                 file: "cafe/preset.toml".into(),
                 reason: "line 3: unknown key".into(),
             }],
-            damaged_ledgers: vec!["ledger.db.damaged-20261123T040506Z".into()],
+            damaged_ledgers: Vec::new(),
             limit_until: Some(at("2026-11-23T15:30:00Z")),
             backend: "events".into(),
             folders: Folders { inbox: "/srv/reimagine/inbox".into(), ..Folders::default() },

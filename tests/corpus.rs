@@ -5,6 +5,7 @@
 use std::path::Path;
 
 #[path = "../fuzz/src/lib.rs"]
+#[allow(unreachable_pub, clippy::pedantic, reason = "it is a library of its own for the fuzzer")]
 mod fuzzed;
 
 /// Runs a target over its corpus, which must not be empty.

@@ -229,7 +229,7 @@ impl World {
             .collect();
         let stale: Vec<_> = members
             .iter()
-            .filter(|m| self.files.get(m.name.to_str().unwrap()).map(|f| Self::facts(f)) != Some(m.facts))
+            .filter(|m| self.files.get(m.name.to_str().unwrap()).map(Self::facts) != Some(m.facts))
             .collect();
         if stale.is_empty() {
             return true;

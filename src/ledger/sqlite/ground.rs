@@ -38,20 +38,24 @@ pub(super) fn noted(real: &Path) -> Option<i64> {
     text.trim().parse().ok()
 }
 
-/// [`Fault::Damaged`] if a database that was opened, and not touched yet, knows of fewer sends than were noted.
-pub(super) fn check(conn: &Connection, noted: Option<i64>) -> Result<(), Fault> {
+/// How many sends that were noted a database does not know that was opened, and not touched yet; `None` where the
+/// note says nothing.
+pub(super) fn lost(conn: &Connection, noted: Option<i64>) -> Result<Option<i64>, Fault> {
     let has = "SELECT count(*) = 2 FROM sqlite_schema WHERE name IN ('counted', 'trusted')";
     let has: bool = conn.query_row(has, [], |r| r.get(0))?;
     // One that nobody trusts yet, or an older one, knows of nothing anyway.
     if !has || conn.query_row("SELECT count(*) = 0 FROM trusted", [], |r| r.get(0))? {
-        return Ok(());
+        return Ok(None);
     }
-    match noted.unwrap_or(0) - known(conn)? {
-        lost if lost > 0 => Err(Fault::Damaged(format!(
-            "{lost} sends that it had recorded are missing: its log was lost or damaged, or an older copy was put in its place"
-        ))),
-        _ => Ok(()),
-    }
+    let Some(noted) = noted else { return Ok(None) };
+    Ok(Some(noted - known(conn)?).filter(|lost| *lost >= 0))
+}
+
+/// A database that has lost sends.
+pub(super) fn damage(lost: i64) -> Fault {
+    Fault::Damaged(format!(
+        "{lost} sends that it had recorded are missing: its log was lost or damaged, or an older copy was put in its place"
+    ))
 }
 
 fn known(conn: &Connection) -> Result<i64, Fault> {

@@ -10,7 +10,9 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use reimagined::domain::arrivals::{Arrivals, Candidate, CandidateKind, Entry, Failure, How, Member, PresetState, Rules};
+use reimagined::domain::arrivals::{
+    Arrivals, Candidate, CandidateKind, Entry, Failure, How, Member, PresetState, Rules,
+};
 use reimagined::domain::ids::{Facts, Mono, RelPath};
 use reimagined::domain::kinds::classify;
 

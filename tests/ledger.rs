@@ -140,7 +140,7 @@ fn killed_in_the_body(site: &Site, bytes: usize) -> std::path::PathBuf {
     site.api.on_model(move |call| call.good().stall(bytes, &held));
     site.put_picture("inbox/a.jpg");
     let daemon = site.run();
-    let part = || site.names("state/spool").into_iter().find(|n| n.ends_with(".part"));
+    let part = || site.names("state/spool").into_iter().find(|n| Path::new(n).extension().is_some_and(|e| e == "part"));
     site.wait("some of it came", || part().is_some_and(|p| site.files("state/spool")[Path::new(&p)].len() == bytes));
     daemon.kill();
     gate.open();

@@ -71,9 +71,11 @@ impl Service {
     fn bill(self) -> Bill {
         match self {
             Self::Picture | Self::Link => Bill::Surely,
-            Self::RefusalWithSuccess | Self::PageWithSuccess | Self::LateTrouble | Self::GatewayGaveUp | Self::CutOff => {
-                Bill::Perhaps
-            }
+            Self::RefusalWithSuccess
+            | Self::PageWithSuccess
+            | Self::LateTrouble
+            | Self::GatewayGaveUp
+            | Self::CutOff => Bill::Perhaps,
             _ => Bill::Never,
         }
     }

@@ -133,8 +133,11 @@ fn is_taken_up(from: &Path) {
     // Time goes on, and the service of then is gone.
     let url = site.api.url() + "/results";
     open.execute("UPDATE shots SET shot = replace(shot, ?1, ?2)", [NOWHERE, &url]).unwrap();
-    open.execute("UPDATE shots SET shot = json_set(shot, '$.state.not_before', NULL) WHERE shot LIKE '%not_before%'", [])
-        .unwrap();
+    open.execute(
+        "UPDATE shots SET shot = json_set(shot, '$.state.not_before', NULL) WHERE shot LIKE '%not_before%'",
+        [],
+    )
+    .unwrap();
     let count = |what: &str| open.query_row(what, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(count("SELECT count(*) FROM drops WHERE ending IS NULL"), 5);
     assert_eq!(count("SELECT count(*) FROM uploads"), 10);
@@ -156,7 +159,8 @@ fn is_taken_up(from: &Path) {
     };
     assert_eq!(stems("archive"), ["answered", "delivered", "done", "due", "received", "returned"]);
     assert_eq!(stems("errors"), ["partly", "refused", "sending", "unconfirmed"]);
-    let results = ["answered.png", "delivered.png", "done.png", "due-1.png", "due-2.png", "partly-1.png", "received.png"];
+    let results =
+        ["answered.png", "delivered.png", "done.png", "due-1.png", "due-2.png", "partly-1.png", "received.png"];
     assert_eq!(site.results(), [&results[..], &["returned.png"]].concat());
     assert!(site.note("errors/sending.error.txt").contains("billed: unknown"));
     assert_eq!(site.status()["failed"], 4);

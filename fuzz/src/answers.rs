@@ -125,7 +125,10 @@ pub fn reply(data: &[u8]) {
         None => assert!(!into.exists(), "something was left: {verdict:?}"),
     }
     // After a connection nothing is surely unsent.
-    assert!(!matches!(verdict, Verdict::Pause { why: reimagined::domain::verdict::PauseWhy::Network, .. }), "{verdict:?}");
+    assert!(
+        !matches!(verdict, Verdict::Pause { why: reimagined::domain::verdict::PauseWhy::Network, .. }),
+        "{verdict:?}"
+    );
     match plain(data) {
         Some((200, head, rest)) => {
             assert_ne!(verdict.billed(), Billed::No, "a 200 is billed: {verdict:?}");

@@ -27,7 +27,8 @@ pub const TARGETS: [(&str, Target); 6] = [
 
 /// Numbers that look like chance and depend on the input alone.
 fn dice(data: &[u8]) -> impl FnMut(usize) -> usize {
-    let mut state = data.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    let mut state =
+        data.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
     move |sides| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % sides.max(1)

@@ -17,7 +17,9 @@ pub fn sidecar(data: &[u8]) {
         let prompt = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
         assert_eq!(settings(layer), [(Key::Prompt, Setting::Set(Value::Text(prompt.to_owned())))].into());
     }
-    for layer in [judged(parse_toml(data, "a.toml"), data), judged(parse_json(data, "a.json"), data)].into_iter().flatten() {
+    for layer in
+        [judged(parse_toml(data, "a.toml"), data), judged(parse_json(data, "a.json"), data)].into_iter().flatten()
+    {
         assert!(settings(&layer).keys().all(|key| key.in_sidecar()), "{layer:?}");
         comes_back(&layer, |text| parse_toml(text, "a.toml"), parse_json);
         // Beside a text, in any order: the text has the prompt.
@@ -59,7 +61,10 @@ fn judged(read: Result<Layer, Problems>, data: &[u8]) -> Option<Layer> {
             assert!((1..=200).contains(&problems.iter().count()), "{}", problems.iter().count());
             for problem in problems.iter() {
                 let place = problem.line.zip(problem.column);
-                assert!(place.is_none_or(|(line, column)| line as usize <= lines && line > 0 && column > 0), "{problem:?}");
+                assert!(
+                    place.is_none_or(|(line, column)| line as usize <= lines && line > 0 && column > 0),
+                    "{problem:?}"
+                );
                 assert!(!problem.to_string().is_empty() && !problem.message.is_empty());
             }
             None

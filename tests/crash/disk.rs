@@ -6,6 +6,7 @@
 //! a journalling filesystem has it. [`Disk::cut`] then makes the real folders what a disk might hold.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -93,10 +94,10 @@ impl Disk {
     fn meet(&mut self, path: &Path) -> Option<Id> {
         let meta = fs::symlink_metadata(path).ok()?;
         let id = (meta.dev(), meta.ino());
-        if !self.nodes.contains_key(&id) {
+        if let Entry::Vacant(unknown) = self.nodes.entry(id) {
             let file = File::open(path).ok()?;
             let durable = if meta.is_dir() { Durable::Names(BTreeMap::new()) } else { Durable::Bytes(Vec::new()) };
-            self.nodes.insert(id, Node { durable, file });
+            unknown.insert(Node { durable, file });
         }
         Some(id)
     }
@@ -154,7 +155,9 @@ impl Disk {
         match self.nodes.get(&id).map(|node| &node.durable) {
             Some(Durable::Names(names)) => {
                 fs::create_dir_all(path).unwrap();
-                names.iter().for_each(|(name, id)| self.write(&path.join(name), *id));
+                for (name, id) in names {
+                    self.write(&path.join(name), *id);
+                }
             }
             Some(Durable::Bytes(bytes)) => fs::write(path, bytes).unwrap(),
             None => panic!("{} is known to nobody", path.display()),

@@ -1,5 +1,6 @@
 //! Lives of drops, each for a run of the program that a kill can strike.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::PathBuf;
 
@@ -27,8 +28,8 @@ pub struct Play {
     /// What the API was asked.
     pub book: Book,
     /// What was dropped.
-    pub drops: std::cell::RefCell<Vec<Dropped>>,
-    elsewhere: std::cell::RefCell<Option<TempDir>>,
+    pub drops: RefCell<Vec<Dropped>>,
+    elsewhere: RefCell<Option<TempDir>>,
 }
 
 /// All of them.
@@ -55,7 +56,7 @@ impl Play {
     /// An empty stage with short waits; good pictures for everybody.
     pub fn new() -> Self {
         let play =
-            Self { site: Site::new(), book: Book::default(), drops: Default::default(), elsewhere: Default::default() };
+            Self { site: Site::new(), book: Book::default(), drops: RefCell::default(), elsewhere: RefCell::default() };
         for (key, value) in [
             ("watch.settle", "20ms"),
             ("watch.folder_settle", "20ms"),

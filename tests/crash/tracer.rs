@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -76,8 +76,7 @@ struct Step {
 /// `command`, held before its first instruction until it is traced, then run to its end or to its death at `at`.
 /// `roots`: the folders in which files count.
 pub fn run(command: &Command, log: &Path, roots: &[PathBuf], at: Option<At>, watcher: &mut dyn Watcher) -> Run {
-    let child = held(command, log);
-    let main = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let main = held(command, log);
     let stopped = waitpid(main, Some(WaitPidFlag::WUNTRACED)).unwrap();
     assert!(matches!(stopped, WaitStatus::Stopped(_, Signal::SIGSTOP)), "{stopped:?}");
     let options = Options::PTRACE_O_TRACESYSGOOD
@@ -93,14 +92,16 @@ pub fn run(command: &Command, log: &Path, roots: &[PathBuf], at: Option<At>, wat
 }
 
 /// A shell that stops itself and then becomes `command`, with nothing in its environment but the command's own.
-fn held(command: &Command, log: &Path) -> Child {
+#[expect(clippy::zombie_processes, reason = "it is waited for by its number")]
+fn held(command: &Command, log: &Path) -> Pid {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
     shell.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     if let Some(dir) = command.get_current_dir() {
         shell.current_dir(dir);
     }
-    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(log).unwrap()).spawn().unwrap()
+    let child = shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(log).unwrap()).spawn().unwrap();
+    Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
 
 struct Trace<'a> {

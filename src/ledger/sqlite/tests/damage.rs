@@ -219,9 +219,7 @@ fn sends_that_were_lost_with_the_log_are_damage() {
         for n in 1..4 {
             ledger.begin(&a_drop(n, 1), Some(ShotNo(0)), NONE, &at(0)).unwrap();
         }
-        ledger.conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
-        drop(ledger);
-        room
+        room.as_after_a_crash()
     };
     let whole = std::fs::read(sent().dir.path().join(log)).unwrap();
     let garbled = |from: usize| {

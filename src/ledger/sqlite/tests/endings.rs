@@ -21,8 +21,11 @@ fn busy(room: &Room) -> SqliteLedger {
     ledger
 }
 
-/// Opens what is left: `None` where it is damaged; else whether it is trusted, and what it knows.
-fn opened(room: &Room) -> Option<(bool, Vec<(DropId, Vec<Shot>)>)> {
+/// Whether it is trusted, and what it knows.
+type Found = (bool, Vec<(DropId, Vec<Shot>)>);
+
+/// Opens what is left: `None` where it is damaged.
+fn opened(room: &Room) -> Option<Found> {
     match SqliteLedger::open(&room.path()) {
         Ok(mut ledger) => Some((!ledger.is_fresh().unwrap(), known(&mut ledger))),
         Err(LedgerError::Damaged { .. }) => None,
@@ -107,8 +110,8 @@ fn what_was_closed_well_needs_no_log() {
     let second = room.open();
     let truth = known(&mut first);
     drop(first);
-    assert_eq!(room.names(), ["ledger.db", "ledger.db-shm", "ledger.db-wal"], "somebody else has it open");
+    assert_eq!(room.names(), ["ledger.db", "ledger.db-count", "ledger.db-shm", "ledger.db-wal"], "somebody else has it open");
     drop(second);
-    assert_eq!(room.names(), ["ledger.db"]);
+    assert_eq!(room.names(), ["ledger.db", "ledger.db-count"]);
     assert_eq!(opened(&room), Some((true, truth)));
 }

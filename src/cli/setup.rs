@@ -53,7 +53,7 @@ pub fn how_to_give_a_key() -> String {
 pub fn damaged_ledgers(state_dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(state_dir).into_iter().flatten().filter_map(Result::ok);
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let parts = ["-wal", "-shm", "-journal"];
+    let parts = ["-wal", "-shm", "-journal", "-count"];
     let mut names: Vec<String> = names
         .filter(|name| name.strip_prefix(LEDGER).is_some_and(|rest| rest.starts_with(".damaged-")))
         // A log alone counts as the ledger that it belonged to.

@@ -75,6 +75,9 @@ pub fn move_file(m: &Move<'_>) -> Result<Moved, OutboxError> {
             Ok(Moved::Renamed)
         }
         Err(e) if e.is_other_filesystem() => {
+            // It came here by a rename that nobody synced: undone by a power cut after the copy stands, the file
+            // would be in two places.
+            from.sync()?;
             copy(m, from, &to)?;
             unlink_source(m, from, &to)?;
             Ok(Moved::Copied)
@@ -122,9 +125,6 @@ fn unlink_source(m: &Move<'_>, from: &Folder, to: &Folder) -> Result<(), OutboxE
     if !equal(m, from, to)? {
         return Err(OutboxError::Changed { path: from.at(m.from_name) });
     }
-    // It came here by a rename that nobody synced: undone by a power cut after the copy stands, the file would
-    // be in two places.
-    from.sync()?;
     from.remove(m.from_name)?;
     from.sync()
 }

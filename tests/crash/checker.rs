@@ -279,7 +279,7 @@ fn litter(tally: &mut Tally, site: &Site) {
         }
     }
     tally.litter.extend(site.names("state/spool").iter().map(|n| format!("state/spool/{n}")));
-    let known = ["ledger.db", "ledger.db-wal", "ledger.db-shm", "status.json", "daemon.lock"];
+    let known = ["ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db-count", "status.json", "daemon.lock"];
     for entry in std::fs::read_dir(site.path("state")).unwrap().map(Result::unwrap) {
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.path().is_file() && !known.contains(&name.as_str()) {

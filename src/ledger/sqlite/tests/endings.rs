@@ -110,8 +110,33 @@ fn what_was_closed_well_needs_no_log() {
     let second = room.open();
     let truth = known(&mut first);
     drop(first);
-    assert_eq!(room.names(), ["ledger.db", "ledger.db-count", "ledger.db-shm", "ledger.db-wal"], "somebody else has it open");
+    assert_eq!(
+        room.names(),
+        ["ledger.db", "ledger.db-count", "ledger.db-shm", "ledger.db-wal"],
+        "somebody else has it open"
+    );
     drop(second);
     assert_eq!(room.names(), ["ledger.db", "ledger.db-count"]);
     assert_eq!(opened(&room), Some((true, truth)));
+}
+
+#[test]
+fn a_kill_in_the_midst_of_a_commit_casts_no_doubt_if_all_sends_are_known() {
+    for vouched in [true, false] {
+        let room = Room::new();
+        let mut ledger = room.open();
+        ledger.trust().unwrap();
+        ledger.begin(&a_drop(1, 1), Some(ShotNo(0)), NONE, &at(0)).unwrap();
+        let after = room.as_after_a_crash();
+        let log = after.dir.path().join("ledger.db-wal");
+        // A frame's head without its page.
+        let bytes = std::fs::read(&log).unwrap();
+        std::fs::write(&log, [&bytes[..], &bytes[32..56]].concat()).unwrap();
+        if !vouched {
+            std::fs::remove_file(after.dir.path().join("ledger.db-count")).unwrap();
+        }
+        let mut again = after.open();
+        assert_eq!(again.is_fresh().unwrap(), !vouched);
+        assert_eq!(again.open_drops().unwrap().len(), 1);
+    }
 }

@@ -333,7 +333,7 @@ async fn a_handshake_that_never_ends_is_surely_not_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("https://{}", listener.local_addr().unwrap());
     // The connection timeout is longer than the whole exchange may take: it must still fail as one.
-    let client = Client::new(settings(&base, &base, Duration::from_millis(500))).unwrap();
+    let client = Client::new(settings(&base, &base, Duration::from_secs(3))).unwrap();
     let call = call_with(&client, Body::json(&request()), 1000).await;
     assert!(matches!(call.outcome.verdict, Verdict::Pause { why: PauseWhy::Network, .. }), "{:?}", call.outcome);
 }

@@ -25,7 +25,8 @@ fn failed(fetched: &Fetched) -> bool {
 }
 
 fn redirect(to: &str) -> Then {
-    Then::Say(answer(302, &format!("location: {to}\r\n"), b""))
+    // Said, so that no next request meets it closing.
+    Then::Say(answer(302, &format!("location: {to}\r\nconnection: close\r\n"), b""))
 }
 
 /// A client whose API is on the internet.

@@ -14,6 +14,8 @@ struct Stream {
     next: u32,
     seen: Seen,
     kills: usize,
+    /// Kills that met something in work.
+    met: usize,
     faults: Tally,
 }
 
@@ -33,7 +35,7 @@ impl Stream {
             }
         };
         play.site.api.on_model(move |call| answer(call).later(Duration::from_millis(call.n as u64 % 4 * 5)));
-        Self { play, dice: Dice(seed), next: 0, seen: Seen::default(), kills: 0, faults: Tally::default() }
+        Self { play, dice: Dice(seed), next: 0, seen: Seen::default(), kills: 0, met: 0, faults: Tally::default() }
     }
 
     fn drop_some(&mut self, n: usize) {
@@ -59,6 +61,7 @@ impl Stream {
         std::thread::sleep(Duration::from_millis(15 + self.dice.roll(250)));
         daemon.kill();
         self.kills += 1;
+        self.met += usize::from(!self.play.site.names("working").is_empty());
         self.seen.add(Seen::now(&self.play.site));
         self.faults.add(in_between(&self.play.site, &self.play.drops.borrow(), &self.play.book, 1));
     }
@@ -84,6 +87,7 @@ impl Stream {
             tally.paid_again.len(),
             tally.litter.len()
         );
+        assert!(self.met * 4 > self.kills, "{} of {} kills met something in work", self.met, self.kills);
         let faults = [self.faults.faults(), tally.faults()].concat();
         assert!(faults.is_empty(), "{}\n{}", faults.join("\n"), self.play.site.describe());
     }

@@ -200,11 +200,31 @@ pub fn at_the_end(site: &Site, drops: &[Dropped], book: &Book, sends: usize, see
         let delivered = by_prompt.get(drop.prompt.as_str()).copied().unwrap_or(0);
         let paid = sent.iter().filter(|s| s.prompt == drop.prompt && s.billed.is_some()).count();
         tally.held += paid.saturating_sub(delivered);
+        // Where it was sent once more, the provenance says it instead.
+        if sends == 1 && paid > delivered && !is_told(site, drop) {
+            tally.lost.push(format!(
+                "{:?}: a shot that may have been billed has no picture, and no note says so",
+                drop.prompt
+            ));
+        }
         if drop.files.iter().all(|f| archived.contains(f)) && delivered != drop.shots {
             tally.lost.push(format!("{:?} is archived with {delivered} of {} pictures", drop.prompt, drop.shots));
         }
     }
     tally
+}
+
+/// Whether a note beside one of its files says that a shot was, or may have been, billed.
+fn is_told(site: &Site, drop: &Dropped) -> bool {
+    let failed = site.files("errors");
+    let stem = |path: &Path| path.to_string_lossy().split('.').next().unwrap_or_default().to_owned();
+    let mine = failed.iter().filter(|(_, bytes)| drop.files.contains(bytes)).map(|(path, _)| stem(path));
+    mine.into_iter().any(|stem| {
+        let note = failed.get(Path::new(&format!("{stem}.error.txt")));
+        let text = String::from_utf8_lossy(note.map_or(&[][..], Vec::as_slice)).into_owned();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.contains("billed: unknown") || text.contains("billed: yes")
+    })
 }
 
 fn money(tally: &mut Tally, book: &Book, sends: usize) {

@@ -17,6 +17,8 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+use super::support::PATIENCE;
 use std::collections::HashMap;
 
 /// When the program is killed: at which step (from 1), and on which side of it.
@@ -87,7 +89,17 @@ pub fn run(command: &Command, log: &Path, roots: &[PathBuf], at: Option<At>, wat
     kill(main, Signal::SIGCONT).unwrap();
     let mut trace =
         Trace { main, roots, at, watcher, begun: false, open: HashMap::new(), steps: 0, killed: None, log: Vec::new() };
-    trace.follow();
+    // A program that hangs is ended, so that whoever counts can say what it left.
+    let (done, ended) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if ended.recv_timeout(PATIENCE * 3) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                let _ = kill(main, Signal::SIGKILL);
+            }
+        });
+        trace.follow();
+        drop(done);
+    });
     Run { steps: trace.steps, killed: trace.killed, log: trace.log }
 }
 

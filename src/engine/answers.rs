@@ -270,8 +270,11 @@ impl Engine {
     /// What the try at our own folders and the ledger found.
     pub(super) fn room(&mut self, found: Option<String>, now: Mono) {
         self.room_check = false;
+        // A few bytes can be written where a picture cannot: as long as one waits in memory, nothing more is bought.
+        let held = self.works.values().any(|work| !work.held.is_empty());
         let Some(trouble) = &mut self.trouble else { return };
         match found {
+            None if held => trouble.again = now + LOOK_AGAIN,
             None => {
                 if trouble.wait == LOOK_AGAIN {
                     tracing::info!("going on: there is room, and everything can be written");

@@ -104,6 +104,7 @@ impl Engine {
         self.recover_wanted = false;
         self.recover_running = true;
         let ctx = self.ctx.clone();
+        let good = self.ledger_was_good;
         let rows: Vec<_> = self.works.values().map(|w| (w.open.clone(), w.lost.is_some())).collect();
         self.spawn(async move {
             let again = ctx.clone();
@@ -121,7 +122,11 @@ impl Engine {
                 }
                 for working in &workings {
                     for (folder, names) in strays(working, &ours) {
-                        all_back &= bring_back(ctx, working, &folder, &names);
+                        if good {
+                            all_back &= bring_back(ctx, working, &folder, &names);
+                        } else {
+                            leave(ctx, working, &folder, &names);
+                        }
                     }
                 }
                 (found, all_back)
@@ -179,7 +184,7 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<(Found, bool), EngineError> {
         temporaries.extend(sweep(root).map_err(state)?.temporaries);
     }
     let open = ctx.ledger.call_blocking(|l| l.open_drops())??;
-    seal_what_came_whole(ctx, &open)?;
+    seal_what_came_whole(ctx, &open, good)?;
     ctx.spool.sweep_parts().map_err(state)?;
 
     let mut found = Vec::new();
@@ -222,11 +227,17 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<(Found, bool), EngineError> {
 
 /// A picture that came whole in the last moment before a stop is sealed: it was received, also where the ledger
 /// that knew of it is lost.
-fn seal_what_came_whole(ctx: &Ctx, open: &[OpenDrop]) -> Result<(), EngineError> {
+fn seal_what_came_whole(ctx: &Ctx, open: &[OpenDrop], good: bool) -> Result<(), EngineError> {
     for (id, no) in ctx.spool.parts().map_err(state)? {
         let row = open.iter().find(|row| row.drop.id == id);
         let shot = row.and_then(|row| row.drop.shots.iter().find(|shot| shot.no == no));
-        let ended = shot.is_some_and(|s| !matches!(s.state, ShotState::Sending { .. } | ShotState::Answered { .. }));
+        let ended = shot.is_some_and(|s| match s.state {
+            // A sealed one may have lost its name again, where the power went before that was synced.
+            ShotState::Sending { .. } | ShotState::Answered { .. } | ShotState::Received { .. } => false,
+            // Where the ledger's end is missing, it may have been sent.
+            ShotState::Due { .. } => good,
+            _ => true,
+        });
         let whole = || {
             let file = std::fs::File::open(ctx.spool.part_path(id, no)).ok()?;
             deliver::extension(&reference::check(&file).ok()?).ok()
@@ -235,7 +246,10 @@ fn seal_what_came_whole(ctx: &Ctx, open: &[OpenDrop]) -> Result<(), EngineError>
             && whole().is_some()
             && let Err(e) = ctx.spool.seal(id, no)
         {
-            tracing::warn!(error = %e, "a picture that came whole before the stop could not be kept");
+            // What lies there half sealed must not be swept away.
+            if !e.is_taken() {
+                return Err(state(e));
+            }
         }
     }
     Ok(())
@@ -460,6 +474,19 @@ fn try_to_bring_back(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsStr
     }
     claim::prune(working, folder);
     Ok(())
+}
+
+/// Files that come to light only now, after a start without a good ledger, may have been sent: they stay where they
+/// are, and the next start takes them to errors as what was in work then.
+fn leave(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString]) {
+    let shown: Vec<_> = names.iter().map(|name| show(folder.join(name).as_path().as_os_str()).to_string()).collect();
+    let distrusted = ctx.ledger.call_blocking(|l| l.distrust());
+    let kept = if matches!(distrusted, Ok(Ok(()))) {
+        "start it again to have them put in order"
+    } else {
+        "look at them by hand"
+    };
+    tracing::error!(files = %shown.join(", "), working = %working.display(), "there was no good ledger when these were claimed, so they may have been paid for: nothing is sent for them; {kept}");
 }
 
 /// Without a good ledger nobody knows what was sent: to errors as unconfirmed, nothing is sent for it.

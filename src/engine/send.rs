@@ -67,6 +67,8 @@ pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
         return not_started(&ctx, candidate, why, true).await;
     }
     let (row, moment, bounds) = (drop.clone(), ctx.clock.moment(), limits(&ctx));
+    // The very time that is recorded: after a crash the same note must come out.
+    let now = moment.wall;
     let begun = ctx.record(move |l| l.begin(&row, Some(first), bounds, &moment)).await;
     let why = match begun {
         Ok(Sent::Committed) => None,
@@ -80,7 +82,6 @@ pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
     let notes = known.map(|known| known.notes).unwrap_or_default();
     take_notes_away(&ctx, &drop, notes).await;
 
-    let now = ctx.clock.wall();
     let mut open = OpenDrop { drop, claimed: now, number: None, filing: None };
     let mut sending = None;
     for shot in &mut open.drop.shots {
@@ -128,11 +129,12 @@ pub(super) async fn bury(
         return not_started(&ctx, candidate, why, false).await;
     }
     let (row, moment) = (drop.clone(), ctx.clock.moment());
+    let claimed = moment.wall;
     if let Err(e) = ctx.record(move |l| l.begin(&row, None, Limits::default(), &moment)).await {
         give_up_claim(&ctx, &drop).await;
         return not_started(&ctx, candidate, NotStarted::Environment(e.for_a_person()), false).await;
     }
-    let open = OpenDrop { drop, claimed: ctx.clock.wall(), number: None, filing: None };
+    let open = OpenDrop { drop, claimed, number: None, filing: None };
     ctx.send(Event::Started {
         candidate,
         open: Box::new(open),

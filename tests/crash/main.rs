@@ -2,11 +2,13 @@
 //! with and without the power gone; then it is started again, and somebody who knows nothing of the product
 //! counts what is there.
 //!
-//! `cargo test` takes a sample of it. All of it, with a table at the end, a matter of half an hour:
+//! `cargo test` takes a sample of it. All of it, with a table at the end, some forty minutes:
 //!
 //! ```sh
-//! CRASH_CAMPAIGN=long cargo test --release --test crash -- --nocapture
+//! CRASH_CAMPAIGN=long cargo test --test crash -- --nocapture --test-threads 1
 //! ```
+//!
+//! `CRASH_SCENE=retry` plays only the lives whose names hold that word.
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests say so by failing")]
 #![cfg_attr(not(all(target_os = "linux", target_arch = "x86_64")), allow(dead_code))]

@@ -298,19 +298,28 @@ async fn whole_after_all(mut outcome: CallOutcome, part: &Path) -> CallOutcome {
     if let Some(received) = outcome.remains.take() {
         let looked_at = part.to_path_buf();
         let whole = blocking(move || {
-            let found = std::fs::File::open(&looked_at).and_then(|file| reference::check(&file));
-            // Exactly all of it: what goes on behind the picture's end was something else, too.
-            let whole = found.is_ok_and(|found| {
-                deliver::extension(&found).is_ok() && matches!(found, Whole::Whole { end, .. } if end == received.bytes)
-            });
-            if !whole {
+            let whole = match std::fs::File::open(&looked_at).and_then(|file| reference::check(&file)) {
+                // More may stand behind the picture's end (padding, a preview), and may be what is cut.
+                Ok(found) => {
+                    deliver::extension(&found).is_ok()
+                        && matches!(found, Whole::Whole { end, .. } if end <= received.bytes)
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+                // Nobody knows yet what it is: whoever keeps it looks until it can be read.
+                Err(e) => {
+                    tracing::warn!(error = %e, "an answer broke off, and what came of its picture can't be read just now");
+                    return true;
+                }
+            };
+            if whole {
+                tracing::info!("an answer broke off behind the end of its picture, which is whole");
+            } else {
                 // What is left of it is of no use to anybody; the next start sweeps it away if this fails.
                 let _ = std::fs::remove_file(&looked_at);
             }
             whole
         });
         if whole.await.unwrap_or(false) {
-            tracing::info!("an answer broke off behind the end of its picture, which is whole");
             outcome.verdict = Verdict::Picture;
             outcome.picture = Some(received);
             outcome.trouble = false;
@@ -363,7 +372,8 @@ pub(super) async fn prepare_again(ctx: &Ctx, open: &OpenDrop) -> Result<Option<P
         Ok((_, prepared)) => Ok(Some(prepared)),
         Err(NoReference::Drop(why)) => Err(Answer::Never(why)),
         Err(NoReference::Environment(why)) => Err(Answer::NotSent(why)),
-        Err(NoReference::Changed) => Err(Answer::Never("the picture was written to while it was prepared".into())),
+        // Perhaps only its rights were changed. The next try reads and compares all of it again.
+        Err(NoReference::Changed) => Err(Answer::NotSent("the picture was touched while it was prepared".into())),
         Err(NoReference::Upload(verdict)) => Err(Answer::NotSent(crate::domain::answer::message(&verdict).to_owned())),
     }
 }

@@ -98,16 +98,19 @@ pub(super) async fn read_result(mut body: Incoming, content_type: &str, into: &P
     // Whitespace may stand before JSON and text; nothing longer than its base64 can hold a picture.
     let max = usize::try_from(MAX_JSON.min(max_bytes.saturating_mul(2).saturating_add(1 << 20))).unwrap_or(usize::MAX);
     let (bytes, ended) = body.rest(head, max).await;
-    match ended {
-        Some(Ended::Lost(how)) => return unusable(how, true).into(),
+    let broke_off = match ended {
+        Some(Ended::Lost(how)) => Some(how),
         Some(Ended::TooLong) => {
             return unusable(format!("the answer ({content_type}) did not end within {max} bytes"), false).into();
         }
-        None => {}
-    }
+        None => None,
+    };
     let (content_type, into) = (content_type.to_owned(), into.to_path_buf());
     // Megabytes of JSON and base64 are work for a thread of their own.
-    let work = tokio::task::spawn_blocking(move || interpret(&bytes, &content_type, &into, max_bytes));
+    let work = tokio::task::spawn_blocking(move || match broke_off {
+        Some(how) => picture_of_broken(&bytes, how, &into, max_bytes),
+        None => interpret(&bytes, &content_type, &into, max_bytes),
+    });
     work.await.unwrap_or_else(|_| unusable("the answer could not be read", false).into())
 }
 
@@ -209,8 +212,31 @@ impl Target {
     }
 }
 
+/// An answer that broke off. JSON that has its own end came whole, and only the connection's end is missing; a
+/// bare URL or bare base64 may have been cut anywhere, so it is none.
+fn picture_of_broken(bytes: &[u8], how: String, into: &Path, max_bytes: u64) -> Answer {
+    let bytes = without_mark(bytes);
+    let json: Option<Value> = is_modest(bytes).then(|| serde_json::from_slice(bytes).ok()).flatten();
+    let content = json.as_ref().and_then(find).map(|found| taken(found, into, max_bytes));
+    match (json, content) {
+        (Some(json), Some(content @ (Content::Picture(_) | Content::Link(_) | Content::Held(_)))) => {
+            Answer { content, words: words(&json), request_id: request_id(&json) }
+        }
+        _ => unusable(how, true).into(),
+    }
+}
+
+/// Without a byte order mark.
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+fn request_id(json: &Value) -> Option<String> {
+    ["request_id", "requestId"].iter().find_map(|key| json.get(*key)?.as_str().map(str::to_owned))
+}
+
 fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64) -> Answer {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let bytes = without_mark(bytes);
     if !is_modest(bytes) {
         return unusable(far_too_many(bytes), false).into();
     }
@@ -225,12 +251,11 @@ fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64) -> A
         let words = error_words(&bytes[..bytes.len().min(MAX_ERROR)]);
         return Answer { words, content, request_id: None };
     };
-    let request_id = ["request_id", "requestId"].iter().find_map(|key| json.get(*key)?.as_str().map(str::to_owned));
     let content = match find(&json) {
         Some(found) => taken(found, into, max_bytes),
         None => unusable(format!("the answer was JSON without a picture: {}", start(bytes)), false),
     };
-    Answer { content, words: words(&json), request_id }
+    Answer { content, words: words(&json), request_id: request_id(&json) }
 }
 
 /// Values in JSON that is read. A parsed one takes some hundred bytes, however short it is written.

@@ -165,6 +165,81 @@ fn an_answer_cut_at_any_byte_is_unconfirmed_unless_all_of_the_picture_came() {
 }
 
 #[test]
+fn an_answer_cut_behind_the_end_of_its_picture_is_delivered_with_what_came() {
+    for pad in [1, 500] {
+        let site = Site::new();
+        let body = [picture(), vec![b'x'; pad]].concat();
+        let head = format!("HTTP/1.1 200 OK\ncontent-type: image/png\ncontent-length: {}", body.len() + 7);
+        let answer = http(&head, &body);
+        site.api.on_model(move |_| Answer::raw(answer.clone()));
+        site.put("inbox/a.txt", "x");
+        assert_eq!(site.once(), 0, "{}", site.describe());
+        assert_eq!(site.files("outbox").get(Path::new("a.png")), Some(&body));
+        assert_eq!(site.api.calls().len(), 1);
+    }
+}
+
+#[test]
+fn json_that_came_whole_counts_although_its_connection_broke() {
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, picture());
+    let cut = |body: &str| {
+        let head = format!("HTTP/1.1 200 OK\ncontent-type: application/json\ncontent-length: {}", body.len() + 9);
+        Answer::raw(http(&head, body.as_bytes()))
+    };
+    let chunk = |body: &str| {
+        let head = "HTTP/1.1 200 OK\ncontent-type: application/json\ntransfer-encoding: chunked";
+        Answer::raw_then_held(http(head, format!("{:x}\r\n{body}\r\n", body.len()).as_bytes()))
+    };
+    let site = Site::new();
+    site.set("api.timeout", "3s").set("api.max_in_flight", 16);
+    let url = site.api.url() + "/results/whole.png";
+    site.api.on_other(|request, _| (request.path == "/results/whole.png").then(|| Answer::picture(&picture())));
+    let object = json!({ "image": encoded }).to_string();
+    let link = json!({ "image": url }).to_string();
+    each_comes_to(
+        &site,
+        &[
+            ("base64", cut(&object), Delivered),
+            ("base64 in chunks", chunk(&object), Delivered),
+            ("a URL", cut(&link), Delivered),
+            ("a URL in chunks", chunk(&link), Delivered),
+            ("without its last brace", cut(&object[..object.len() - 1]), Unconfirmed),
+            ("a URL without its last brace", cut(&link[..link.len() - 1]), Unconfirmed),
+            ("bare base64", cut(&encoded), Unconfirmed),
+            ("a bare URL", cut(&url), Unconfirmed),
+            ("JSON without a picture", cut("{}"), Unconfirmed),
+            ("a refusal", cut(&json!({ "error": "no" }).to_string()), Unconfirmed),
+        ]
+        .map(|(name, answer, comes)| (name.to_owned(), answer, comes)),
+    );
+}
+
+#[test]
+fn a_received_picture_whose_name_a_power_cut_undid_is_delivered() {
+    let site = Site::new();
+    site.put("inbox/sub/a.txt", "x");
+    let gate = support::Gate::default();
+    let opens = gate.clone();
+    site.api.on_model(move |_| Answer::picture(&picture()).after(&opens));
+    let daemon = site.run();
+    site.wait("it is sent", || site.api.calls().len() == 1);
+    let outbox = site.path("outbox");
+    let aside = site.path("aside");
+    std::fs::rename(&outbox, &aside).unwrap();
+    gate.open();
+    let image = || site.names("state/spool").into_iter().find(|n| n.ends_with(".image"));
+    site.wait("it is received", || image().is_some());
+    site.wait_paused(&["outbox"]);
+    daemon.kill();
+    let sealed = site.path("state/spool").join(image().unwrap());
+    std::fs::rename(&sealed, sealed.with_extension("part")).unwrap();
+    std::fs::rename(&aside, &outbox).unwrap();
+    assert_eq!(site.once(), 0, "{}", site.describe());
+    assert_eq!(site.files("outbox").get(Path::new("sub/a.png")), Some(&picture()));
+    assert_eq!(site.api.calls().len(), 1);
+}
+
+#[test]
 fn lengths_that_are_wrong_are_seen() {
     let body = picture();
     let n = body.len();
@@ -276,7 +351,8 @@ fn an_answer_may_come_slowly_but_not_for_ever() {
         ("JSON that never ends", Answer::new(200, "application/json", vec![b'['; 1 << 16]).endless(), Unconfirmed),
         (
             "a picture that never ends",
-            Answer::new(200, "image/png", [picture(), vec![0; 1 << 16]].concat()).endless(),
+            // A whole one would count, whatever goes on behind its end.
+            Answer::new(200, "image/png", [&picture()[..picture().len() - 12], &[0; 1 << 16]].concat()).endless(),
             Unconfirmed,
         ),
     ]);

@@ -231,9 +231,11 @@ fn seal_what_came_whole(ctx: &Ctx, open: &[OpenDrop], good: bool) -> Result<(), 
     for (id, no) in ctx.spool.parts().map_err(state)? {
         let row = open.iter().find(|row| row.drop.id == id);
         let shot = row.and_then(|row| row.drop.shots.iter().find(|shot| shot.no == no));
+        let sealed = ctx.spool.find(id, no).map_err(state)?.is_some();
         let ended = shot.is_some_and(|s| match s.state {
-            // A sealed one may have lost its name again, where the power went before that was synced.
-            ShotState::Sending { .. } | ShotState::Answered { .. } | ShotState::Received { .. } => false,
+            ShotState::Sending { .. } | ShotState::Answered { .. } => false,
+            // A power cut undid the name under which it was sealed.
+            ShotState::Received { .. } => sealed,
             // Where the ledger's end is missing, it may have been sent.
             ShotState::Due { .. } => good,
             _ => true,

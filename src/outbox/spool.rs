@@ -4,10 +4,12 @@
 //! [`super::publish`] take it away. A picture still being received has a name of its own (`….part`) and
 //! counts for nothing.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::durable::{Draft, fingerprint, is_temporary, random_name};
 use super::error::OutboxError;
@@ -21,6 +23,8 @@ pub const NAME: &str = "spool";
 #[derive(Clone, Debug)]
 pub struct Spool {
     path: PathBuf,
+    /// Parts of which a sync failed, and that could not be written anew since.
+    unsynced: Arc<Mutex<HashSet<(DropId, ShotNo)>>>,
 }
 
 /// A picture that was received whole.
@@ -46,7 +50,7 @@ impl Spool {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(OutboxError::new("make the folder", path, e)),
         }
-        Ok(Self { path })
+        Ok(Self { path, unsynced: Arc::default() })
     }
 
     /// The spool's own folder.
@@ -75,16 +79,39 @@ impl Spool {
     /// shot has a sealed picture already: that one is kept.
     pub fn seal(&self, drop: DropId, shot: ShotNo) -> Result<Sealed, OutboxError> {
         let (folder, part, name) = (self.folder()?, part_name(drop, shot), sealed_name(drop, shot));
+        // What a failed sync left in memory counts as written from then on: the next sync would say yes to
+        // what is not on the disk. Only bytes that are written anew tell.
+        if self.is_unsynced(drop, shot) {
+            write_anew(&folder, &part, folder.open(&part)?)?;
+            self.note_unsynced(drop, shot, false);
+        }
         let file = folder.open(&part)?;
         if let Err(e) = file.sync_all() {
-            // What a failed sync left in memory counts as written from then on: the next sync would say yes to
-            // what is not on the disk. Only bytes that are written anew tell.
-            let _ = write_anew(&folder, &part, file);
+            let again = write_anew(&folder, &part, file);
+            self.note_unsynced(drop, shot, again.is_err());
             return Err(OutboxError::new("sync", folder.at(&part), e));
         }
         rename(&folder, &part, &folder, &name)?;
         folder.sync()?;
         self.find(drop, shot)?.ok_or_else(|| OutboxError::Gone { path: folder.at(&name) })
+    }
+
+    /// Makes the names of what is sealed durable, where the try that sealed it failed in this.
+    pub fn sync(&self) -> Result<(), OutboxError> {
+        self.folder()?.sync()
+    }
+
+    fn is_unsynced(&self, drop: DropId, shot: ShotNo) -> bool {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).contains(&(drop, shot))
+    }
+
+    fn note_unsynced(&self, drop: DropId, shot: ShotNo, is: bool) {
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        if is {
+            unsynced.insert((drop, shot));
+        } else {
+            unsynced.remove(&(drop, shot));
+        }
     }
 
     /// A shot's sealed picture, if there is one.
@@ -227,6 +254,25 @@ mod tests {
         assert_ne!(fs::metadata(&part).unwrap().ino(), before);
         assert_eq!(fs::read_dir(spool.path()).unwrap().count(), 1);
         assert_eq!(spool.seal(DROP, ShotNo(0)).unwrap().bytes, 5);
+    }
+
+    #[test]
+    fn a_part_whose_sync_failed_is_written_anew_before_it_is_sealed() {
+        use std::os::unix::fs::MetadataExt as _;
+        let state = tempfile::tempdir().unwrap();
+        let spool = Spool::new(state.path()).unwrap();
+        let inodes = [false, true].map(|unsynced| {
+            let no = ShotNo(u32::from(unsynced));
+            fs::write(spool.part_path(DROP, no), "whole").unwrap();
+            let before = fs::metadata(spool.part_path(DROP, no)).unwrap().ino();
+            // By another handle of the same spool, as the next try has.
+            spool.clone().note_unsynced(DROP, no, unsynced);
+            let sealed = spool.seal(DROP, no).unwrap();
+            assert_eq!(fs::read(&sealed.path).unwrap(), b"whole");
+            assert!(!spool.is_unsynced(DROP, no));
+            before == fs::metadata(&sealed.path).unwrap().ino()
+        });
+        assert_eq!(inodes, [true, false]);
     }
 
     #[test]

@@ -149,7 +149,7 @@ fn what_was_bought_is_kept(folder: &str) {
     quiet(&site);
 }
 
-/// A picture that is fetched from a link is fetched again when the disk has room.
+/// A picture that came from a link while the disk was full is kept until it has room, and not asked for again.
 fn a_link_is_fetched_later(fault: &str) {
     let (site, mount) = site_with("state");
     let (picture, link) = (support::pictures::png(7), site.api.url() + "/results/one");
@@ -170,6 +170,7 @@ fn a_link_is_fetched_later(fault: &str) {
     site.wait_archived("a.jpg");
     site.wait_running();
     assert!(site.files("outbox")[Path::new("a.png")] == picture);
+    assert_eq!(site.api.to("/results/").len(), 1);
     assert_eq!((site.api.calls().len(), daemon.stop()), (1, 0), "{}", site.describe());
     quiet(&site);
 }

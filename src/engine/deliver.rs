@@ -33,14 +33,19 @@ async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot, held: Option<Arc<Held>>) 
         let environment = |e: &dyn std::fmt::Display| KeepFault::Environment(format!("{}: {e}", part.display()));
         // An earlier try may have sealed it and failed after that.
         let sealed = if let Some(sealed) = spool.find(id, no).map_err(|e| environment(&e))? {
+            // In the sync of its name, perhaps.
+            spool.sync().map_err(|e| environment(&e))?;
             sealed
         } else {
             if let Some(held) = held {
                 let mut file = spool.create_part(id, no).map_err(|e| environment(&e))?;
                 file.write_all(&held.bytes).map_err(|e| environment(&e))?;
             }
-            let found =
-                std::fs::File::open(&part).and_then(|file| reference::check(&file)).map_err(|e| environment(&e))?;
+            let file = std::fs::File::open(&part).map_err(|e| match e.kind() {
+                std::io::ErrorKind::NotFound => KeepFault::Gone("its picture came, and vanished from the spool".into()),
+                _ => environment(&e),
+            })?;
+            let found = reference::check(&file).map_err(|e| environment(&e))?;
             extension(&found).map_err(KeepFault::NotAPicture)?;
             spool.seal(id, no).map_err(|e| environment(&e))?
         };
@@ -79,27 +84,42 @@ pub(super) fn extension(found: &Whole) -> Result<&'static str, String> {
     }
 }
 
-/// Downloads an answered shot's picture and keeps it.
-pub(super) async fn fetch(ctx: Ctx, id: DropId, shot: Shot) {
+/// Downloads an answered shot's picture and keeps it. `held`: it came before, and the disk did not take it.
+pub(super) async fn fetch(ctx: Ctx, id: DropId, shot: Shot, held: Option<Arc<Held>>) {
     let no = shot.no;
-    let fetched = fetch_and_keep(&ctx, id, &shot).await;
+    let fetched = fetch_and_keep(&ctx, id, &shot, held).await;
     ctx.send(Event::Fetched { drop: id, shot: no, fetched }).await;
 }
 
-async fn fetch_and_keep(ctx: &Ctx, id: DropId, shot: &Shot) -> Fetched {
+async fn fetch_and_keep(ctx: &Ctx, id: DropId, shot: &Shot, held: Option<Arc<Held>>) -> Fetched {
     let ShotState::Answered { url, .. } = &shot.state else { return Fetched::Refused("it was not answered".into()) };
+    let kept = |kept: Result<Shot, KeepFault>| match kept {
+        Ok(kept) => Fetched::Kept(Box::new(kept)),
+        Err(KeepFault::NotAPicture(why) | KeepFault::Gone(why)) => Fetched::NotAPicture(why),
+        Err(KeepFault::Environment(why)) => Fetched::Environment(why),
+    };
+    // What came once is not asked for again: its address may be gone by now.
+    if held.is_some() || came_already(ctx, id, shot.no).await {
+        return kept(keep_part(ctx, id, shot, held).await);
+    }
     let into = ctx.spool.part_path(id, shot.no);
     match ctx.client.download(url, &into, MAX_RESULT_BYTES).await {
-        DownloadOutcome::Done(_) => match keep_part(ctx, id, shot, None).await {
-            Ok(kept) => Fetched::Kept(Box::new(kept)),
-            Err(KeepFault::NotAPicture(why)) => Fetched::NotAPicture(why),
-            Err(KeepFault::Environment(why)) => Fetched::Environment(why),
-        },
-        DownloadOutcome::Held(held) => Fetched::Environment(held.why),
+        DownloadOutcome::Done(_) => kept(keep_part(ctx, id, shot, None).await),
+        DownloadOutcome::Held(held) => Fetched::Held(Arc::new(held)),
         DownloadOutcome::Refused { why } => Fetched::Refused(why),
         DownloadOutcome::Gone { status } => Fetched::Later(format!("the picture's address answered {status}")),
         DownloadOutcome::Failed { message } => Fetched::Later(message),
     }
+}
+
+/// Whether an earlier try brought all of a picture, and failed in sealing it or after that.
+async fn came_already(ctx: &Ctx, id: DropId, no: ShotNo) -> bool {
+    let spool = ctx.spool.clone();
+    let there = blocking(move || {
+        let part = || std::fs::File::open(spool.part_path(id, no)).and_then(|file| reference::check(&file));
+        spool.find(id, no).is_ok_and(|sealed| sealed.is_some()) || part().is_ok_and(|found| extension(&found).is_ok())
+    });
+    there.await.unwrap_or(false)
 }
 
 /// Publishes a received shot: commits its name, then provenance and picture, then commits the delivery.

@@ -11,7 +11,7 @@ use crate::domain::life::Shot;
 use crate::domain::verdict::Verdict;
 use crate::inbox::Report;
 use crate::ledger::{Known, Member, OpenDrop, Sent, Usage};
-use crate::segmind::CallOutcome;
+use crate::segmind::{CallOutcome, Held};
 
 use super::frozen::Frozen;
 use super::read::PresetFile;
@@ -88,6 +88,8 @@ pub(super) enum Fetched {
     /// It came and is no whole picture.
     NotAPicture(String),
     Environment(String),
+    /// It came, and the disk does not take it just now.
+    Held(Arc<Held>),
 }
 
 /// Everything that can happen.
@@ -205,6 +207,8 @@ pub(super) enum Event {
 pub(super) enum KeepFault {
     /// It is not a whole picture.
     NotAPicture(String),
+    /// It came, and is nowhere any more.
+    Gone(String),
     /// The spool can't take it just now.
     Environment(String),
 }

@@ -141,7 +141,8 @@ impl Engine {
             let ctx = self.ctx.clone();
             if matches!(shot.state, ShotState::Answered { .. }) {
                 work.busy.insert(shot.no);
-                self.spawn(deliver::fetch(ctx, id, shot));
+                let held = work.held.get(&shot.no).cloned();
+                self.spawn(deliver::fetch(ctx, id, shot, held));
             } else if may_publish {
                 may_publish = false;
                 work.busy.insert(shot.no);
@@ -213,6 +214,8 @@ impl Engine {
                     && work.shot(no).is_some_and(Shot::may_be_sent_again_unconfirmed);
                 self.step(id, no, ShotEvent::Lose { reason: why, again });
             }
+            // What came was billed, and somebody took it away.
+            Err(KeepFault::Gone(reason)) => self.step(id, no, ShotEvent::Fail { reason, billed: Billed::Yes }),
             Err(KeepFault::Environment(why)) => {
                 // The bytes are here; only the disk has to take them.
                 self.our_trouble(&why, now);
@@ -235,6 +238,7 @@ impl Engine {
         match fetched {
             Fetched::Kept(shot) => {
                 work.busy.remove(&no);
+                work.held.remove(&no);
                 work.set(*shot);
                 self.advance(id, now);
             }
@@ -247,6 +251,7 @@ impl Engine {
                     return self.step(id, no, fail(format!("it could not be fetched for an hour: {why}")));
                 }
                 work.busy.remove(&no);
+                work.held.remove(&no);
                 let tries = tries + 1;
                 let retry = &self.ctx.config.retry;
                 let delay = crate::domain::pace::backoff(
@@ -260,13 +265,23 @@ impl Engine {
                     tracing::warn!(drop = %work.place, why = %why, "the picture could not be fetched yet; it is tried for an hour");
                 }
             }
-            Fetched::Environment(why) => {
-                work.busy.remove(&no);
-                let first = work.fetches.get(&no).map_or(now, |(_, _, first)| *first);
-                work.fetches.insert(no, (0, now + LOOK_AGAIN, first));
-                self.our_trouble(&why, now);
+            Fetched::Held(held) => {
+                tracing::warn!(drop = %work.place, reason = %held.why, "a picture was fetched that the disk does not take: it is kept in memory until it does");
+                work.held.insert(no, held.clone());
+                self.no_room_for(id, no, &held.why, now);
             }
+            Fetched::Environment(why) => self.no_room_for(id, no, &why, now),
         }
+    }
+
+    /// Our own disk keeps a picture from being fetched. The hour that its address gets begins anew: it was not the
+    /// address that failed.
+    fn no_room_for(&mut self, id: DropId, no: ShotNo, why: &str, now: Mono) {
+        if let Some(work) = self.works.get_mut(&id) {
+            work.busy.remove(&no);
+            work.fetches.insert(no, (0, now + LOOK_AGAIN, now));
+        }
+        self.our_trouble(why, now);
     }
 
     pub(super) fn published(

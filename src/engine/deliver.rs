@@ -33,6 +33,8 @@ async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot, held: Option<Arc<Held>>) 
         let environment = |e: &dyn std::fmt::Display| KeepFault::Environment(format!("{}: {e}", part.display()));
         // An earlier try may have sealed it and failed after that.
         let sealed = if let Some(sealed) = spool.find(id, no).map_err(|e| environment(&e))? {
+            // What came of a download after that is one too many.
+            let _ = spool.discard_part(id, no);
             // In the sync of its name, perhaps.
             spool.sync().map_err(|e| environment(&e))?;
             sealed

@@ -481,7 +481,7 @@ fn try_to_bring_back(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsStr
 /// Files that come to light only now, after a start without a good ledger, may have been sent: they stay where they
 /// are, and the next start takes them to errors as what was in work then.
 fn leave(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString]) {
-    let shown: Vec<_> = names.iter().map(|name| show(folder.join(name).as_path().as_os_str()).to_string()).collect();
+    let shown: Vec<_> = names.iter().map(|name| show(folder.join(name).as_path().as_os_str())).collect();
     let distrusted = ctx.ledger.call_blocking(|l| l.distrust());
     let kept = if matches!(distrusted, Ok(Ok(()))) {
         "start it again to have them put in order"

@@ -227,7 +227,8 @@ fn a_received_picture_whose_name_a_power_cut_undid_is_delivered() {
     let aside = site.path("aside");
     std::fs::rename(&outbox, &aside).unwrap();
     gate.open();
-    let image = || site.names("state/spool").into_iter().find(|n| n.ends_with(".image"));
+    let image =
+        || site.names("state/spool").into_iter().find(|n| Path::new(n).extension().is_some_and(|e| e == "image"));
     site.wait("it is received", || image().is_some());
     site.wait_paused(&["outbox"]);
     daemon.kill();

@@ -27,6 +27,8 @@ mod prepare_tests;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
+mod tiff_tests;
+#[cfg(test)]
 mod whole_tests;
 
 pub use budget::{Budget, Permit};

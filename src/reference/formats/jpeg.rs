@@ -11,11 +11,11 @@ use crate::reference::prepare::{MAX_PIXELS, Why};
 use crate::reference::source::Scan;
 
 /// Every byte of a JPEG must be looked at; one that is longer could not be decoded in the memory there is for it.
-const MAX_LENGTH: u64 = 1 << 30;
+pub(super) const MAX_LENGTH: u64 = 1 << 30;
 
 /// Pixels, times the passes (scans) in which they are coded. Each pass goes over all of the picture, however few
 /// bytes it takes: some kilobytes could keep a decoder busy for minutes. Ten passes are usual.
-const MAX_WORK: u64 = 3_200_000_000;
+pub(super) const MAX_WORK: u64 = 3_200_000_000;
 
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
@@ -121,27 +121,85 @@ fn end_of_coded_data(scan: &mut Scan<'_>, mut at: u64) -> Result<u64, Stop> {
     }
 }
 
+/// Segments before the size of a JPEG inside another file: tables, comments and applications'. A hostile one is made
+/// of thousands.
+const MAX_HEAD: usize = 64;
+
+/// The marker at `at` in the head of a JPEG inside another file, and where its segment ends; `None` where the decoder
+/// might see something else than this does, and so believe another size.
+fn head(scan: &mut Scan<'_>, at: u64, end: u64) -> Result<Option<(u8, u64)>, Stop> {
+    if at + 4 > end {
+        return Ok(None);
+    }
+    let found = match need(scan.array::<4>(at)?)? {
+        [0xff, 0xff, ..] => Some((0xff, at + 1)),
+        // Of an APP0 of this length the decoder reads a byte too many.
+        [0xff, APP0, 0, 6] => None,
+        // Frames of other kinds are jumped over.
+        [0xff, marker @ (0xc0..=0xc2 | 0xc4 | 0xdb | 0xdd | APP0..=0xef | 0xfe), l1, l0] => {
+            let length = be16(&[l1, l0]);
+            (length >= 2).then(|| (marker, at + 2 + u64::from(length)))
+        }
+        _ => None,
+    };
+    Ok(found.filter(|(_, to)| *to <= end))
+}
+
 /// The pixels that a JPEG inside another file, at `at .. end`, says that it has; `None` if its data begins before
 /// that is said. Only its head is read.
 pub(in crate::reference) fn claims(scan: &mut Scan<'_>, at: u64, end: u64) -> Result<Option<(u32, u32)>, Stop> {
-    // Tables, comments and applications' segments; a hostile one is made of thousands.
-    const MAX_SEGMENTS: usize = 64;
     let mut at = at + 2;
-    for _ in 0..MAX_SEGMENTS {
-        if at + 9 > end {
-            return Ok(None);
-        }
-        match need(scan.array::<9>(at)?)? {
-            [0xff, marker, _, _, _, h1, h0, w1, w0] if is_frame(marker) => {
+    for _ in 0..MAX_HEAD {
+        match head(scan, at, end)? {
+            Some((0xc0..=0xc2, to)) if to >= at + 9 => {
+                let [_, h1, h0, w1, w0] = need(scan.array::<5>(at + 4)?)?;
                 return Ok(Some((be16(&[w1, w0]), be16(&[h1, h0]))));
             }
-            [0xff, 0xff, ..] => at += 1,
-            [0xff, SOS | EOI, ..] => return Ok(None),
-            [0xff, _, l1, l0, ..] => at += 2 + u64::from(be16(&[l1, l0])),
-            _ => return Ok(None),
+            Some((0xc0..=0xc2, _)) | None => return Ok(None),
+            Some((_, to)) => at = to,
         }
     }
     Ok(None)
+}
+
+/// Whether `at .. end` is a JPEG of tables alone, which decoders put before others: no size and no data, and the
+/// last segment ends where it says.
+pub(in crate::reference) fn only_tables(scan: &mut Scan<'_>, at: u64, end: u64) -> Result<bool, Stop> {
+    let (mut at, end) = (at + 2, end.saturating_sub(2));
+    for _ in 0..MAX_HEAD {
+        if at == end {
+            return Ok(true);
+        }
+        match head(scan, at, end)? {
+            Some((0xc0..=0xc2, _)) | None => return Ok(false),
+            Some((_, to)) => at = to,
+        }
+    }
+    Ok(false)
+}
+
+/// The scans of a JPEG inside another file: all of `at .. end` is read.
+pub(in crate::reference) fn passes(scan: &mut Scan<'_>, mut at: u64, end: u64) -> Result<u64, Stop> {
+    let mut passes = 0;
+    while at + 2 <= end {
+        let rest = scan.rest(at)?;
+        let rest = &rest[..(rest.len() as u64).min(end - at) as usize];
+        if rest.is_empty() {
+            return Err(Stop::Cut);
+        }
+        let Some(skip) = memchr::memchr(0xff, rest) else {
+            at += rest.len() as u64;
+            continue;
+        };
+        at += skip as u64;
+        if at + 2 > end {
+            break;
+        }
+        let next = need(scan.array::<2>(at)?)?[1];
+        passes += u64::from(next == SOS);
+        at += if next == 0xff { 1 } else { 2 };
+    }
+    Ok(passes)
 }
 
 /// What a whole JPEG is, and its copy with nothing but what decoding needs and the colour profile.

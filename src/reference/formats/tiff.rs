@@ -6,7 +6,7 @@ use image::metadata::Orientation;
 
 use super::{Stop, Survey, need};
 use crate::reference::pieces::Pieces;
-use crate::reference::prepare::Why;
+use crate::reference::prepare::{MAX_PIXELS, Why};
 use crate::reference::source::Scan;
 
 /// Directories (pages) that a file may have.
@@ -21,10 +21,13 @@ const PACKING: u32 = 259;
 const COLOURS: u32 = 262;
 const ORIENTATION: u32 = 274;
 const SAMPLES: u32 = 277;
+const ROWS: u32 = 278;
 const STRIPS: [u32; 2] = [273, 279];
 const TILES: [u32; 2] = [324, 325];
 const TILE_WIDTH: u32 = 322;
 const TILE_HEIGHT: u32 = 323;
+/// Tables that the JPEGs of all strips or tiles share.
+const TABLES: u32 = 347;
 /// Each strip or tile is a JPEG.
 const JPEG: u64 = 7;
 /// What one of those counts for among the values: it is looked into.
@@ -49,20 +52,47 @@ struct Page {
     colours: u64,
     orientation: u64,
     tile: (u64, u64),
+    rows: u64,
     largest: u64,
+    /// Bytes that decoding the largest JPEG inside takes.
+    inside: u64,
 }
 
-impl Page {
-    /// The pixels that one strip or tile may have, with what pads it to whole blocks.
-    fn part(&self) -> (u64, u64) {
+/// What is known of the JPEGs that are the strips or tiles of a page.
+struct Inside {
+    /// The sides that one may have, with what pads it to whole blocks.
+    most: (u64, u64),
+    /// The length of the tables that the decoder puts before each.
+    tables: u64,
+    /// Whether the page is so large that it is refused for that.
+    too_large: bool,
+    /// Pixels of all so far, times their passes.
+    work: u64,
+    /// Bytes of all so far.
+    bytes: u64,
+    /// Bytes that decoding the largest takes.
+    memory: u64,
+}
+
+impl Inside {
+    fn new(page: &Page, in_tiles: bool, tables: u64) -> Self {
         const BLOCK: u64 = 16;
-        let side = |tile: u64, page: u64| tile.max(page).saturating_add(BLOCK);
-        (side(self.tile.0, self.width), side(self.tile.1, self.height))
+        // A page that doesn't say how many rows a strip has is one strip.
+        let rows = if page.rows == 0 { page.height } else { page.rows.min(page.height) };
+        let (width, height) = if in_tiles { page.tile } else { (page.width, rows) };
+        Self {
+            most: (width.saturating_add(BLOCK), height.saturating_add(BLOCK)),
+            tables,
+            too_large: page.width.saturating_mul(page.height) > MAX_PIXELS,
+            work: 0,
+            bytes: 0,
+            memory: 0,
+        }
     }
 }
 
 /// A list of numbers, in its place.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct List {
     at: u64,
     count: u64,
@@ -94,7 +124,8 @@ pub(in crate::reference) fn walk(scan: &mut Scan<'_>) -> Result<Pages, Stop> {
         if !seen.insert(at) || seen.len() > MAX_PAGES {
             return Err(Stop::Broken("its pages run in a circle"));
         }
-        let (page, next) = walker.page(at)?;
+        // Of the pages behind the first nothing is decoded.
+        let (page, next) = walker.page(at, first.is_none())?;
         first.get_or_insert(page);
         at = next;
     }
@@ -128,8 +159,8 @@ impl Walker<'_, '_> {
         if self.values > MAX_VALUES { Err(Stop::Broken("it is cut into far too many parts")) } else { Ok(()) }
     }
 
-    /// One directory, and the place of the next.
-    fn page(&mut self, at: u64) -> Result<(Page, u64), Stop> {
+    /// One directory, and the place of the next. `decoded`: what its strips or tiles are matters.
+    fn page(&mut self, at: u64, decoded: bool) -> Result<(Page, u64), Stop> {
         let entries = self.number(at, 2)?;
         if entries == 0 {
             // Room that is not written yet reads as zeros; a page without entries is none.
@@ -141,10 +172,17 @@ impl Walker<'_, '_> {
         let mut page = Page { samples: 1, bits: 1, orientation: 1, ..Page::default() };
         let mut strips: [Option<List>; 2] = [None; 2];
         let mut tiles: [Option<List>; 2] = [None; 2];
+        let mut tables: Option<List> = None;
         let directory = need(self.scan.copy(at + 2, entries as usize * 12)?)?;
         for (entry, at) in directory.chunks_exact(12).zip((at + 2..).step_by(12)) {
             let tag = self.value(&entry[..2]) as u32;
-            let Some(list) = self.list(entry, at)? else { continue };
+            let Some(list) = self.list(entry, at)? else {
+                // The decoder may know how to read them.
+                if matches!(tag, PACKING | TABLES) {
+                    return Err(Stop::Broken("how it is packed is said in a way that is not known"));
+                }
+                continue;
+            };
             let place = match tag {
                 WIDTH => &mut page.width,
                 HEIGHT => &mut page.height,
@@ -155,6 +193,11 @@ impl Walker<'_, '_> {
                 SAMPLES => &mut page.samples,
                 TILE_WIDTH => &mut page.tile.0,
                 TILE_HEIGHT => &mut page.tile.1,
+                ROWS => &mut page.rows,
+                TABLES => {
+                    tables = Some(list);
+                    continue;
+                }
                 _ => {
                     for n in 0..2 {
                         if tag == STRIPS[n] {
@@ -168,12 +211,19 @@ impl Walker<'_, '_> {
             };
             if list.count > 0 && list.width <= 4 {
                 *place = self.number(list.at, list.width)?;
+            } else if tag == PACKING {
+                return Err(Stop::Broken("how it is packed is said in a way that is not known"));
             }
         }
         match (strips, tiles) {
             ([Some(places), Some(lengths)], _) | (_, [Some(places), Some(lengths)]) => {
-                let inside = (page.packing == JPEG).then(|| page.part());
-                page.largest = self.data(places, lengths, inside)?;
+                let mut inside = None;
+                if decoded && page.packing == JPEG {
+                    let tables = tables.map_or(Ok(0), |list| self.tables(list))?;
+                    inside = Some(Inside::new(&page, strips.contains(&None), tables));
+                }
+                page.largest = self.data(places, lengths, inside.as_mut())?;
+                page.inside = inside.map_or(0, |inside| inside.memory);
             }
             _ => return Err(Stop::Broken("a page does not say where its pixels are")),
         }
@@ -196,19 +246,50 @@ impl Walker<'_, '_> {
         Ok(Some(List { at, count, width }))
     }
 
-    /// Whether the JPEG at `from .. to` is no larger than its place: its decoder believes nothing else.
-    fn fits(&mut self, from: u64, to: u64, most: (u64, u64)) -> Result<(), Stop> {
+    /// The length of the tables that a page's JPEGs share. The decoder puts them before each, so a size or data in
+    /// them would hide what the JPEG itself says.
+    fn tables(&mut self, list: List) -> Result<u64, Stop> {
+        if list.width != 1 || list.count < 4 || !super::jpeg::only_tables(self.scan, list.at, list.at + list.count)? {
+            return Err(Stop::Broken("the tables of its parts hold something else"));
+        }
+        Ok(list.count)
+    }
+
+    /// Whether the JPEG at `from .. to` is no larger than its place, and all up to it are not too much work: its
+    /// decoder believes nothing else. All may point to the same bytes, so that a small file makes much work.
+    fn fits(&mut self, from: u64, to: u64, inside: &mut Inside) -> Result<(), Stop> {
+        /// What all of them may have beside the file's length some times over: a few parts are one.
+        const SHARED: u64 = 64 << 20;
+        const BLOCKS: u64 = 32;
+        // Room that is not written yet reads as zeros, and so do lengths.
+        if to - from < 2 || need(self.scan.array::<2>(from)?)? == [0, 0] {
+            return Err(Stop::Cut);
+        }
         let Some((width, height)) = super::jpeg::claims(self.scan, from, to)? else {
             return Err(Stop::Broken("a part of it does not say its size"));
         };
-        if u64::from(width) > most.0 || u64::from(height) > most.1 {
+        let (width, height) = (u64::from(width), u64::from(height));
+        if width > inside.most.0 || height > inside.most.1 {
             return Err(Stop::Broken("a part of it is larger than its place"));
+        }
+        // Its output and, coded in passes, all its coefficients; four channels at the most.
+        let memory = width.next_multiple_of(BLOCKS) * height.next_multiple_of(BLOCKS) * 12;
+        inside.memory = inside.memory.max(memory);
+        inside.bytes = inside.bytes.saturating_add(to - from).saturating_add(inside.tables);
+        if inside.bytes > super::jpeg::MAX_LENGTH.min(self.scan.size().saturating_mul(4).saturating_add(SHARED)) {
+            return Err(Stop::Broken("its parts are far longer than itself"));
+        }
+        let passes = super::jpeg::passes(self.scan, from, to)?.max(1);
+        inside.work = inside.work.saturating_add((width * height).saturating_mul(passes));
+        // What is too large anyway is told so.
+        if inside.work > super::jpeg::MAX_WORK && !inside.too_large {
+            return Err(Stop::Broken("its parts are far too much work for its size"));
         }
         Ok(())
     }
 
-    /// Follows strips or tiles; gives the length of the largest. `inside`: each is a JPEG of this size at most.
-    fn data(&mut self, places: List, lengths: List, inside: Option<(u64, u64)>) -> Result<u64, Stop> {
+    /// Follows strips or tiles; gives the length of the largest. `inside`: each is a JPEG.
+    fn data(&mut self, places: List, lengths: List, mut inside: Option<&mut Inside>) -> Result<u64, Stop> {
         const AT_ONCE: u64 = 4096;
         if places.count == 0 || places.count != lengths.count || places.width > 4 || lengths.width > 4 {
             return Err(Stop::Broken("what a page says about its pixels does not fit together"));
@@ -224,8 +305,8 @@ impl Walker<'_, '_> {
             {
                 let (place, length) = (self.value(place), self.value(length));
                 self.reach(place + length)?;
-                if let Some(most) = inside {
-                    self.fits(place, place + length, most)?;
+                if let Some(inside) = &mut inside {
+                    self.fits(place, place + length, inside)?;
                 }
                 largest = largest.max(length);
             }
@@ -242,8 +323,6 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
     };
     let sample = page.bits.clamp(8, 64).div_ceil(8);
     let output = super::area(width, height).saturating_mul(page.samples.clamp(1, 8)).saturating_mul(sample);
-    // A JPEG inside has its own output, and, coded in passes, all its coefficients; four channels at the most.
-    let inside = if page.packing == JPEG { page.part().0.saturating_mul(page.part().1).saturating_mul(12) } else { 0 };
     let tile = page.tile.0.saturating_mul(page.tile.1).saturating_mul(page.samples.clamp(1, 8) * sample);
     Ok(Survey {
         width,
@@ -256,7 +335,7 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         convert: Some(Why::Format),
         output,
         // The decoder has a copy of its own, and a strip or tile, packed and unpacked.
-        beside: output.saturating_add(page.largest).saturating_add(tile).saturating_add(inside),
+        beside: output.saturating_add(page.largest).saturating_add(tile).saturating_add(page.inside),
         as_png: None,
         foreign_colours: page.colours == SEPARATED,
     })

@@ -587,14 +587,19 @@ fn pictures_that_were_made_to_burst_are_refused_or_come_through_within_bounds() 
 #[test]
 fn a_slow_picture_does_not_hold_up_the_loop() {
     let site = Site::new();
-    site.put("inbox/slow.jpg", bombs::slow_jpeg());
+    site.put("inbox/slow.jpg", bombs::slow_jpeg(false));
+    site.put("inbox/too-slow.jpg", bombs::slow_jpeg(true));
     let daemon = site.run();
+    let ended = |name: &str| site.has(format!("errors/{name}")) || site.has(format!("archive/{name}"));
     // What needs no decoding goes meanwhile, and the loop answers.
     site.put("inbox/prompt.txt", "no picture");
     site.wait_archived("prompt.txt");
+    assert!(!ended("slow.jpg"), "it was not slow, or the other waited for it");
     let before = Instant::now();
-    site.wait("it ends", || site.has("errors/slow.jpg") || site.has("archive/slow.jpg"));
+    site.wait("they end", || ended("slow.jpg") && ended("too-slow.jpg"));
     eprintln!("slow for {:?}", before.elapsed());
+    assert!(site.has("archive/slow.jpg"), "{}", site.describe());
+    assert!(site.has("errors/too-slow.jpg"), "{}", site.describe());
     site.a_later_drop_is_done();
     assert_eq!(daemon.stop(), 0);
 }

@@ -123,7 +123,7 @@ fn many_strips_or_passes_over_the_same_bytes_are_too_much_work() {
     assert!(is_whole(&strips(2000, 2000, 2000, 1, &again(700))));
     assert!(broken(&strips(2000, 2000, 2000, 1, &again(900))).contains("too much work"));
     // Little to decode, but much to read.
-    let long = [&jpeg[..2], &segment(0xfe, &[0; 60_000]), &sized(16, 16)[2..]].concat();
+    let long = [&jpeg[..2], &segment(0xfe, &vec![0; 60_000]), &sized(16, 16)[2..]].concat();
     assert!(broken(&strips(16, 16, 16, 2000, &long)).contains("far longer"));
 }
 

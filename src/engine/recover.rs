@@ -104,7 +104,6 @@ impl Engine {
         self.recover_wanted = false;
         self.recover_running = true;
         let ctx = self.ctx.clone();
-        let good = self.ledger_was_good;
         let rows: Vec<_> = self.works.values().map(|w| (w.open.clone(), w.lost.is_some())).collect();
         self.spawn(async move {
             let again = ctx.clone();
@@ -122,11 +121,7 @@ impl Engine {
                 }
                 for working in &workings {
                     for (folder, names) in strays(working, &ours) {
-                        if good {
-                            all_back &= bring_back(ctx, working, &folder, &names);
-                        } else {
-                            leave(ctx, working, &folder, &names);
-                        }
+                        all_back &= bring_back(ctx, working, &folder, &names);
                     }
                 }
                 (found, all_back)
@@ -476,19 +471,6 @@ fn try_to_bring_back(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsStr
     }
     claim::prune(working, folder);
     Ok(())
-}
-
-/// Files that come to light only now, after a start without a good ledger, may have been sent: they stay where they
-/// are, and the next start takes them to errors as what was in work then.
-fn leave(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString]) {
-    let shown: Vec<_> = names.iter().map(|name| show(folder.join(name).as_path().as_os_str())).collect();
-    let distrusted = ctx.ledger.call_blocking(|l| l.distrust());
-    let kept = if matches!(distrusted, Ok(Ok(()))) {
-        "start it again to have them put in order"
-    } else {
-        "look at them by hand"
-    };
-    tracing::error!(files = %shown.join(", "), working = %working.display(), "there was no good ledger when these were claimed, so they may have been paid for: nothing is sent for them; {kept}");
 }
 
 /// Without a good ledger nobody knows what was sent: to errors as unconfirmed, nothing is sent for it.

@@ -291,9 +291,6 @@ pub trait Ledger: Send {
     /// row was never sent. Called once recovery is through; again is harmless.
     fn trust(&mut self) -> Result<(), LedgerError>;
 
-    /// Takes [`Self::trust`] back: files without a row were found that may have been paid for.
-    fn distrust(&mut self) -> Result<(), LedgerError>;
-
     /// Every drop that is not closed, oldest first.
     fn open_drops(&mut self) -> Result<Vec<OpenDrop>, LedgerError>;
 

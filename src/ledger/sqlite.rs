@@ -162,10 +162,6 @@ impl Ledger for SqliteLedger {
         self.write(schema::trust)
     }
 
-    fn distrust(&mut self) -> Result<(), LedgerError> {
-        self.write(|tx| tx.execute("DELETE FROM trusted", []).map(|_| ()).map_err(Fault::from))
-    }
-
     fn open_drops(&mut self) -> Result<Vec<OpenDrop>, LedgerError> {
         self.read(steps::open_drops)
     }

@@ -54,9 +54,18 @@ proptest! {
             match step {
                 Step::See(n, size, how) => {
                     inbox.see(folder, NAMES[n], size, how);
-                    // A close that changed nothing takes no rename back.
-                    let renamed = there.get(NAMES[n]) == Some(&(size, inbox.ms, How::RenamedIn));
-                    let how = if renamed && matches!(how, How::Closed | How::Created) { How::RenamedIn } else { how };
+                    // What changed nothing takes neither a rename nor a close back.
+                    let how = match there.get(NAMES[n]) {
+                        Some((before, at, How::RenamedIn))
+                            if (*before, *at) == (size, inbox.ms) && matches!(how, How::Closed | How::Created) =>
+                        {
+                            How::RenamedIn
+                        }
+                        Some((before, at, How::Closed)) if (*before, *at) == (size, inbox.ms) && how == How::Created => {
+                            How::Closed
+                        }
+                        _ => how,
+                    };
                     there.insert(NAMES[n], (size, inbox.ms, how));
                 }
                 Step::Gone(n) => {

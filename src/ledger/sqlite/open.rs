@@ -48,10 +48,6 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
     let mut conn = connect(&real, busy)?;
     schema::recognise(&conn)?;
     schema::check(&conn)?;
-    // By now somebody else writes to it: it is no more gone than it is old.
-    if has_log(&real)? {
-        doubt = None;
-    }
     if let End::Torn = log_end(&mut conn, &real)? {
         doubt = Some("the last commit in its log is broken");
     }
@@ -126,7 +122,7 @@ fn look(real: &Path) -> Result<Option<&'static str>, Fault> {
     }
     // [`close`] takes this mark away: it was a crash, or a copy, and what came last stood in the log.
     // The first version did not, so one that it left says nothing.
-    let gone = head[18] == WITH_LOG && version >= 2;
+    let gone = head[18] == WITH_LOG && version != 1;
     Ok(gone.then_some("it was not closed, and its log is gone"))
 }
 

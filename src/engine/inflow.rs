@@ -200,7 +200,7 @@ impl Engine {
                 Backend::Poll { .. } => self.ctx.config.watch.poll_interval,
             };
             self.next_scan = now + every;
-            if let Some(ready) = self.hooks_ready.take() {
+            if let Some(ready) = self.host_ready.take() {
                 ready();
             }
             if matches!(self.backend, Backend::Events) || self.scans_done.is_multiple_of(100) {

@@ -36,7 +36,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use ctx::KeyRing;
-pub use parts::{Beat, Control, Deps, Ended, EngineError, Hooks, LockWorking, Locked};
+pub use parts::{Beat, Control, Deps, Ended, EngineError, Host, LockWorking, Locked};
 
 use crate::config::Config;
 use crate::domain::arrivals::Arrivals;
@@ -120,8 +120,8 @@ struct Limited {
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, each of its own worker")]
 pub struct Engine {
     ctx: Ctx,
-    hooks_beat: Option<Beat>,
-    hooks_ready: Option<Box<dyn FnOnce() + Send>>,
+    host_beat: Option<Beat>,
+    host_ready: Option<Box<dyn FnOnce() + Send>>,
     lock_working: LockWorking,
     working_lock: Option<Box<dyn Any + Send>>,
     rx: mpsc::Receiver<Event>,
@@ -239,7 +239,7 @@ impl Engine {
         let now = self.now();
         self.turned = now;
         self.turned_wall = self.ctx.clock.wall();
-        if let Some((every, beat)) = &self.hooks_beat
+        if let Some((every, beat)) = &self.host_beat
             && now >= self.next_beat
         {
             beat();
@@ -340,7 +340,7 @@ impl Engine {
         let now = self.now();
         let mut wakes = vec![now + Duration::from_secs(3600)];
         wakes.extend(self.status_due);
-        wakes.extend(self.hooks_beat.as_ref().map(|_| self.next_beat));
+        wakes.extend(self.host_beat.as_ref().map(|_| self.next_beat));
         wakes.extend(self.stopping);
         wakes.push(self.next_tidy);
         wakes.extend(self.once_wait);

@@ -27,8 +27,8 @@ pub type Beat = (Duration, Box<dyn Fn() + Send>);
 /// Locks a folder for this process, for as long as what it gives is held.
 pub type LockWorking = Box<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send>;
 
-/// What the engine tells while it runs, besides its status.
-pub struct Hooks {
+/// What the engine is given by the process that it runs in: whom to tell, and what to hold.
+pub struct Host {
     /// Called by the loop itself, this often: the watchdog.
     pub beat: Option<Beat>,
     /// Called once, when the first scan is done and the watches are in place.
@@ -63,7 +63,7 @@ pub struct Deps {
     /// Work off what is there, then end.
     pub once: bool,
     /// What is told.
-    pub hooks: Hooks,
+    pub host: Host,
 }
 
 /// How the engine ended.

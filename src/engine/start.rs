@@ -20,9 +20,7 @@ use super::clock::Clock;
 use super::ctx::{Ctx, SingleFlight};
 use super::site::{Site, SiteError};
 use super::studio::Studio;
-use super::{
-    Control, DECODE_BUDGET, Deps, Ended, Engine, EngineError, Hooks, LOOK_AGAIN, Locked, inflow, plan, status,
-};
+use super::{Control, DECODE_BUDGET, Deps, Ended, Engine, EngineError, Host, LOOK_AGAIN, Locked, inflow, plan, status};
 
 impl Engine {
     /// An engine over folders that are there, with everything that a crash left put in order. Ends with an
@@ -33,8 +31,8 @@ impl Engine {
         mut control: mpsc::Receiver<Control>,
         publish: watch::Sender<Status>,
     ) -> Result<Option<Self>, EngineError> {
-        let Deps { mut config, state_dir, ledger, ledger_was_good, keys, client, once, hooks } = deps;
-        let Hooks { beat, ready, lock_working } = hooks;
+        let Deps { mut config, state_dir, ledger, ledger_was_good, keys, client, once, host } = deps;
+        let Host { beat, ready, lock_working } = host;
         let mut ready = Some(ready);
         let clock = Clock::start();
         let (tx, rx) = mpsc::channel(1024);
@@ -95,8 +93,8 @@ impl Engine {
         };
         let config = &ctx.config;
         let mut engine = Self {
-            hooks_beat: beat,
-            hooks_ready: ready,
+            host_beat: beat,
+            host_ready: ready,
             lock_working,
             working_lock: Some(working_lock),
             rx,

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Config;
 use crate::domain::status::Status;
 use crate::engine::site::Site;
-use crate::engine::{Control, Deps, Ended, Engine, EngineError, Host, KeyRing, Locked, client_settings};
+use crate::engine::{Control, Deps, Ended, Engine, EngineError, Host, KeyRing, Locked, Tell, client_settings};
 use crate::ledger::LedgerError;
 use crate::ledger::thread::LedgerThread;
 use crate::segmind::Client;
@@ -106,7 +106,12 @@ pub async fn daemon(
         keys,
         client,
         once,
-        host: Host { beat, ready: Box::new(|| drop(notify::ready())), lock_working: Box::new(lock_working) },
+        host: Host {
+            beat,
+            ready: Box::new(|| drop(notify::ready())),
+            lock_working: Box::new(lock_working),
+            tell: Tell::nobody(),
+        },
     };
     let (control, controlled) = mpsc::channel(16);
     let (publish, published) = watch::channel(Status::default());

@@ -10,6 +10,7 @@ pub mod ids;
 pub mod kinds;
 pub mod life;
 pub mod names;
+pub mod news;
 pub mod pace;
 pub mod pairing;
 pub mod params;

@@ -188,6 +188,20 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The word for it, in the log and in metrics: stable.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Picture => "picture",
+            Self::Link { .. } => "link",
+            Self::Fault { .. } => "fault",
+            Self::Pause { .. } => "pause",
+            Self::Ask { .. } => "ask",
+            Self::Wait { .. } => "wait",
+            Self::Retry { .. } => "retry",
+            Self::Unconfirmed { .. } => "unconfirmed",
+        }
+    }
+
     /// Whether this was a 5xx, a timeout or a lost connection: what the breaker counts.
     pub fn is_trouble(&self) -> bool {
         matches!(self, Self::Retry { trouble: true, .. } | Self::Unconfirmed { trouble: true, .. })

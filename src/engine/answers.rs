@@ -9,6 +9,7 @@ use crate::domain::answer::{self, Next, Policy};
 use crate::domain::gate::{Credits as GateCredits, Outcome, Treatment, Why};
 use crate::domain::ids::{DropId, Mono, Place, ShotNo};
 use crate::domain::life::{Shot, ShotEvent, ShotState};
+use crate::domain::news::News;
 use crate::domain::pace::backoff;
 use crate::domain::verdict::{Billed, Credits, PauseWhy, Verdict, decide_ask};
 use crate::ledger::Sent;
@@ -50,6 +51,7 @@ impl Engine {
                 return self.step(id, no, ShotEvent::Fail { reason, billed: Billed::No });
             }
         };
+        self.ctx.tell.say(&News::Answered { verdict: outcome.verdict.label(), took: outcome.elapsed });
         let not_sent = matches!(outcome.verdict, Verdict::Pause { why: PauseWhy::Network, .. });
         self.pace.ended(!not_sent);
         self.figures.credits = outcome.receipt.remaining_credits.or(self.figures.credits);
@@ -57,6 +59,7 @@ impl Engine {
             && let Some(shot) = work.shot(no).cloned()
         {
             work.set(Shot { receipt: outcome.receipt.clone(), ..shot });
+            work.answered.insert(no, now);
             if let Some(held) = outcome.held {
                 tracing::warn!(drop = %work.place, reason = %held.why, "a picture came that the disk does not take: it is kept in memory until it does");
                 work.held.insert(no, Arc::new(held));
@@ -101,7 +104,12 @@ impl Engine {
                 let (ctx, held) = (self.ctx.clone(), self.works.get(&id).and_then(|w| w.held.get(&no)).cloned());
                 self.spawn(deliver::keep(ctx, id, shot, held));
             }
-            Next::Step(event) => self.step(id, no, event),
+            Next::Step(event) => {
+                if let ShotEvent::GiveBack { counts: true, .. } | ShotEvent::Lose { again: true, .. } = &event {
+                    tracing::warn!(drop = %place, folder = %place.folder, shot = no.0 + 1, verdict = verdict.label(), request_id = shot.receipt.request_id, reason = answer::message(verdict), "it is sent again later");
+                }
+                self.step(id, no, event);
+            }
             Next::Ask => {
                 let (ctx, message) = (self.ctx.clone(), answer::message(verdict).to_owned());
                 self.spawn(async move {

@@ -16,6 +16,7 @@ use crate::segmind::{ApiKey, Client, KeyError, KeySource};
 
 use super::clock::Clock;
 use super::event::Event;
+use super::parts::Tell;
 use super::site::Site;
 
 /// The longest picture that is taken from the service. Far above what it sends (about a megapixel).
@@ -89,6 +90,7 @@ pub(super) struct Ctx {
     pub studio: super::studio::Studio,
     pub uploads: Arc<SingleFlight>,
     pub clock: Clock,
+    pub tell: Tell,
     pub tx: mpsc::Sender<Event>,
 }
 

@@ -9,6 +9,7 @@ mod bury;
 pub mod clock;
 mod ctx;
 mod deliver;
+mod ended;
 mod event;
 mod file;
 pub mod frozen;
@@ -36,7 +37,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use ctx::KeyRing;
-pub use parts::{Beat, Control, Deps, Ended, EngineError, Host, LockWorking, Locked};
+pub use parts::{Beat, Control, Deps, Ended, EngineError, Host, LockWorking, Locked, Tell};
 
 use crate::config::Config;
 use crate::domain::arrivals::Arrivals;
@@ -169,6 +170,8 @@ pub struct Engine {
     limited: Option<Limited>,
     blocked: HashMap<DropId, (String, Option<Mono>)>,
     warned: HashSet<String>,
+    /// The pause that was told last, while it lasts.
+    told_pause: Option<String>,
 
     /// The last turn: what was due by then was done, or waits for an event.
     turned: Mono,

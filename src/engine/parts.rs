@@ -1,12 +1,14 @@
 //! What an engine is made of, what is asked of it, and how it ends.
 
 use std::any::Any;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::ctx::KeyRing;
 use crate::config::Config;
+use crate::domain::news::News;
 use crate::ledger::thread::LedgerHandle;
 use crate::segmind::Client;
 
@@ -27,6 +29,32 @@ pub type Beat = (Duration, Box<dyn Fn() + Send>);
 /// Locks a folder for this process, for as long as what it gives is held.
 pub type LockWorking = Box<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send>;
 
+/// Whom the engine tells its news. It is called by the loop and its workers, so it must neither block nor panic.
+#[derive(Clone)]
+pub struct Tell(Arc<dyn Fn(&News) + Send + Sync>);
+
+impl Tell {
+    /// Tells `listener`.
+    pub fn new(listener: impl Fn(&News) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(listener))
+    }
+
+    /// Tells nobody.
+    pub fn nobody() -> Self {
+        Self::new(|_| {})
+    }
+
+    pub(super) fn say(&self, news: &News) {
+        (self.0)(news);
+    }
+}
+
+impl fmt::Debug for Tell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tell")
+    }
+}
+
 /// What the engine is given by the process that it runs in: whom to tell, and what to hold.
 pub struct Host {
     /// Called by the loop itself, this often: the watchdog.
@@ -35,6 +63,8 @@ pub struct Host {
     pub ready: Box<dyn FnOnce() + Send>,
     /// Locks a working folder for this process; the error is for a person.
     pub lock_working: LockWorking,
+    /// Told what happens.
+    pub tell: Tell,
 }
 
 /// Why a working folder was not locked.

@@ -8,6 +8,7 @@ use crate::config::ReferenceMode;
 use crate::domain::arrivals::Candidate;
 use crate::domain::ids::{Fingerprint, RelPath, ShotNo};
 use crate::domain::life::{Shot, ShotState};
+use crate::domain::news::News;
 use crate::domain::request::{LARGEST_DRAWN_SEED, RefPlan, RequestPlan, Seeds};
 use crate::domain::verdict::Verdict;
 use crate::ledger::{Ending, Known, Role};
@@ -269,7 +270,11 @@ pub(super) async fn upload(ctx: &Ctx, picture: Picture, afresh: bool) -> Result<
         let message = "there is no API key".to_owned();
         return Err(NoReference::Upload(Verdict::Pause { why: crate::domain::verdict::PauseWhy::Key, message }));
     };
-    match ctx.client.upload(&api_key, &prepared.path, prepared.media_type).await {
+    let begun = ctx.clock.mono();
+    let uploaded = ctx.client.upload(&api_key, &prepared.path, prepared.media_type).await;
+    let (took, well) = (ctx.clock.mono().since(begun), matches!(uploaded, UploadOutcome::Done(_)));
+    ctx.tell.say(&News::Uploaded { took, well });
+    match uploaded {
         UploadOutcome::Done(asset) => {
             let (url, blake3) = (asset.expose().to_owned(), prepared.fingerprint.to_string());
             let kept = format!("{url} {blake3}");

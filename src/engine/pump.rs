@@ -5,6 +5,7 @@ use crate::domain::arrivals::Candidate;
 use crate::domain::gate::May;
 use crate::domain::ids::{DropId, Mono, Place, RelPath, ShotNo};
 use crate::domain::life::ShotEvent;
+use crate::domain::news::News;
 use crate::domain::pace::Fits;
 use crate::inbox::HintHow;
 use crate::ledger::{Member, OpenDrop};
@@ -125,7 +126,7 @@ impl Engine {
                 self.pace.sent(now);
                 self.gate.sent(&place);
                 sent = true;
-                tracing::info!(drop = %place, shot = shot.no.0 + 1, "sending");
+                tracing::info!(drop = %place, folder = %place.folder, shot = shot.no.0 + 1, "sending");
                 let (ctx, in_flight) = (self.ctx.clone(), self.pace.in_flight());
                 self.spawn(async move {
                     let prepared = match (&frozen.reference, prepared) {
@@ -192,8 +193,13 @@ impl Engine {
         self.plan_again(usize::MAX, None, now);
         let planned = self.plans.values().filter(|p| p.may_start()).count();
         for candidate in self.arrivals.ready(now, most.saturating_sub(planned)) {
-            self.plan_one(candidate);
+            self.take_up(candidate, now);
         }
+    }
+
+    fn take_up(&mut self, candidate: Candidate, now: Mono) {
+        self.ctx.tell.say(&News::Complete { after: now.since(candidate.arrived) });
+        self.plan_one(candidate);
     }
 
     /// One plan at a time while one drop is the probe; the culprit's only where nothing else is there.
@@ -209,7 +215,7 @@ impl Engine {
                 self.arrivals.put_back(&candidate, now);
             } else {
                 // Two may be planned where the first is the culprit's.
-                self.plan_one(candidate);
+                self.take_up(candidate, now);
             }
         }
     }
@@ -277,7 +283,7 @@ impl Engine {
                 self.arrivals.put_back(&candidate, now);
             }
             Plan::NoPrompt => {
-                tracing::info!(drop = %place, "waits for a prompt: put one into a .txt of its name, or into a preset.toml");
+                tracing::info!(drop = %place, folder = %place.folder, "waits for a prompt: put one into a .txt of its name, or into a preset.toml");
                 self.arrivals.prompt_missing(&place, now);
             }
             Plan::Environment(why) => {
@@ -323,7 +329,7 @@ impl Engine {
         if sending.is_some() {
             // What went well ends the trouble for good.
             self.trouble_past = None;
-            tracing::info!(drop = %place, shots = open.drop.shots.len(), "sending");
+            tracing::info!(drop = %place, folder = %place.folder, shots = open.drop.shots.len(), "sending");
         }
         let mut work = Work::new(open, frozen, prepared, place, wall);
         work.busy.extend(sending);

@@ -32,7 +32,7 @@ impl Engine {
         publish: watch::Sender<Status>,
     ) -> Result<Option<Self>, EngineError> {
         let Deps { mut config, state_dir, ledger, ledger_was_good, keys, client, once, host } = deps;
-        let Host { beat, ready, lock_working } = host;
+        let Host { beat, ready, lock_working, tell } = host;
         let mut ready = Some(ready);
         let clock = Clock::start();
         let (tx, rx) = mpsc::channel(1024);
@@ -89,6 +89,7 @@ impl Engine {
             studio: Studio::open().map_err(|e| EngineError::State(format!("no thread for pictures: {e}")))?,
             uploads: Arc::new(SingleFlight::default()),
             clock,
+            tell,
             tx,
         };
         let config = &ctx.config;
@@ -135,6 +136,7 @@ impl Engine {
             limited: None,
             blocked: HashMap::new(),
             warned: HashSet::new(),
+            told_pause: None,
             turned: Mono::default(),
             turned_wall: since,
             stopping: None,

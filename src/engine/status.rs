@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::domain::arrivals::Reason;
 use crate::domain::ids::Mono;
 use crate::domain::life::ShotState;
+use crate::domain::news::News;
 use crate::domain::status::{
     BrokenPreset, Failure, Folders, MAX_BROKEN, MAX_FAILURES, MAX_LISTED, Paused, Spend, State, Status, Waiting, Work,
 };
@@ -111,8 +112,21 @@ impl Engine {
         Some(Paused { reason, since: pause.since, until: pause.until.and_then(later) })
     }
 
+    /// Tells of a pause once, until it is another one or over.
+    fn tell_pause(&mut self, paused: Option<&Paused>) {
+        if self.told_pause.as_deref() == paused.map(|p| p.reason.as_str()) {
+            return;
+        }
+        self.told_pause = paused.map(|p| p.reason.clone());
+        self.ctx.tell.say(&match paused.cloned() {
+            Some(Paused { reason, since, until }) => News::Paused { reason, since, until },
+            None => News::Resumed,
+        });
+    }
+
     pub(super) fn publish_status(&mut self, ended: bool) {
         let paused = self.pause();
+        self.tell_pause(paused.as_ref());
         if self.scans_done == 0 && paused.is_none() && !ended {
             // It runs when it watches and has looked, not before: what is dropped then goes at once.
             return;

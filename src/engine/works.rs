@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::domain::ids::{DropId, Mono, Place, ShotNo};
 use crate::domain::life::{Shot, ShotEvent, ShotState, may_go_back};
+use crate::domain::news::News;
 use crate::domain::verdict::Billed;
 use crate::ledger::{Filing, OpenDrop};
 use crate::segmind::Held;
@@ -41,6 +42,8 @@ pub(super) struct Work {
     pub held: std::collections::HashMap<ShotNo, Arc<Held>>,
     /// Since when it is in its present state, for `status`.
     pub since: Timestamp,
+    /// When each shot's answer was read in this run.
+    pub answered: std::collections::HashMap<ShotNo, Mono>,
 }
 
 impl Work {
@@ -64,6 +67,7 @@ impl Work {
             fetches: std::collections::HashMap::new(),
             held: std::collections::HashMap::new(),
             since,
+            answered: std::collections::HashMap::new(),
         }
     }
 
@@ -184,10 +188,10 @@ impl Engine {
         if let Ok(shot) = stepped {
             match &shot.state {
                 ShotState::Failed { reason, billed, .. } => {
-                    tracing::warn!(drop = %work.place, shot = no.0 + 1, reason = %reason, billed = %billed, "failed");
+                    tracing::warn!(drop = %work.place, folder = %work.place.folder, shot = no.0 + 1, verdict = "failed", request_id = shot.receipt.request_id, reason = %reason, billed = %billed, "failed");
                 }
                 ShotState::Unconfirmed { reason } => {
-                    tracing::warn!(drop = %work.place, shot = no.0 + 1, reason = %reason, "unconfirmed: nobody knows whether it was billed");
+                    tracing::warn!(drop = %work.place, folder = %work.place.folder, shot = no.0 + 1, verdict = "unconfirmed", request_id = shot.receipt.request_id, reason = %reason, "unconfirmed: nobody knows whether it was billed");
                 }
                 _ => {}
             }
@@ -305,7 +309,9 @@ impl Engine {
         if let ShotState::Delivered { name, .. } = &shot.state {
             let place = deliver::shown_name(&work.open.drop.folder, name);
             let cost = shot.receipt.cost;
-            tracing::info!(drop = %work.place, result = %place, cost, request = shot.receipt.request_id, "delivered");
+            tracing::info!(drop = %work.place, folder = %work.place.folder, shot = shot.no.0 + 1, verdict = "delivered", result = %place, cost, request_id = shot.receipt.request_id, "delivered");
+            let after = work.answered.remove(&shot.no).map(|at| now.since(at));
+            self.ctx.tell.say(&News::Delivered { after, cost });
         }
         work.since = self.ctx.clock.wall();
         self.blocked.remove(&id);
@@ -332,12 +338,16 @@ impl Engine {
         match done {
             Ok(FiledAs::Archived) => {
                 self.ended.delivered += 1;
-                tracing::info!(drop = %work.place, "done, original in the archive");
+                tracing::info!(drop = %work.place, folder = %work.place.folder, "done, original in the archive");
+                let ended = self.ctx.ended(work, None, None);
+                self.ctx.tell.say(&News::Ended(Box::new(ended)));
                 self.end(id, now);
             }
             Ok(FiledAs::Failed { reason, note }) => {
                 self.ended.failed += 1;
-                tracing::warn!(drop = %work.place, reason = %reason, note = %crate::domain::ids::show(note.as_os_str()), "in errors");
+                tracing::warn!(drop = %work.place, folder = %work.place.folder, reason = %reason, note = %crate::domain::ids::show(note.as_os_str()), "in errors");
+                let ended = self.ctx.ended(work, Some(reason), Some(note));
+                self.ctx.tell.say(&News::Ended(Box::new(ended)));
                 self.end(id, now);
             }
             Ok(FiledAs::Missing(why)) => {

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::service::logging;
 
 /// The exit codes, as help and man page show them.
 pub const EXIT_CODES: &str = "\
@@ -79,11 +81,37 @@ pub struct Global {
     /// Log warnings and errors only; twice: errors
     #[arg(short, long, global = true, help_heading = COMMON, action = ArgAction::Count)]
     pub quiet: u8,
+    /// How the log looks.
+    #[arg(help = "How the log looks: by where it goes (the journal's fields under systemd), for people, for programs")]
+    #[arg(long, value_name = "FORMAT", global = true, help_heading = COMMON, value_enum, default_value = "auto")]
+    pub log_format: LogFormat,
+}
+
+/// [`logging::Format`], as an argument.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// The journal's own fields under systemd, else human.
+    #[default]
+    Auto,
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
 }
 
 impl Global {
-    /// For [`crate::service::logging::Options`]: `-v` counted up, `-q` down.
-    pub fn verbosity(&self) -> i8 {
+    /// How the log is to be, on stderr or where `sink` puts it.
+    pub fn logging(&self, sink: Option<logging::Sink>) -> logging::Options {
+        let format = match self.log_format {
+            LogFormat::Auto => logging::Format::Auto,
+            LogFormat::Human => logging::Format::Human,
+            LogFormat::Json => logging::Format::Json,
+        };
+        logging::Options { verbosity: self.verbosity(), format, sink }
+    }
+
+    /// For [`logging::Options`]: `-v` counted up, `-q` down.
+    fn verbosity(&self) -> i8 {
         let signed = |count: u8| i8::try_from(count).unwrap_or(i8::MAX);
         signed(self.verbose) - signed(self.quiet)
     }

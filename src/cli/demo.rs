@@ -34,8 +34,7 @@ pub fn run(global: &Global, args: &args::Demo) -> Result<(), Failure> {
     if global.config.is_some() {
         return Err(Failure::usage("the demo writes a configuration of its own: leave --config away"));
     }
-    logging::init(logging::Options { verbosity: global.verbosity(), sink: None })
-        .map_err(|e| Failure::usage(e.to_string()))?;
+    logging::init(global.logging(None)).map_err(|e| Failure::usage(e.to_string()))?;
     let place = Place::make(args.dir.as_deref())?;
     let runtime = run::runtime()?;
     let done = runtime.block_on(demo(&place, args));

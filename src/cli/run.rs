@@ -28,8 +28,7 @@ use super::term::Progress;
 pub fn run(global: &Global, args: &Run) -> Result<(), Failure> {
     let progress = (args.once && std::io::IsTerminal::is_terminal(&std::io::stderr())).then(Progress::on_stderr);
     let sink = progress.as_ref().map(Progress::sink);
-    logging::init(logging::Options { verbosity: global.verbosity(), sink })
-        .map_err(|e| Failure::usage(e.to_string()))?;
+    logging::init(global.logging(sink)).map_err(|e| Failure::usage(e.to_string()))?;
     let config = setup::configuration(global)?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {

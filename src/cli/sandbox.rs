@@ -11,8 +11,7 @@ use super::{run, term};
 
 /// Serves until Ctrl-C or SIGTERM.
 pub fn run(global: &Global, args: &Sandbox) -> Result<(), Failure> {
-    logging::init(logging::Options { verbosity: global.verbosity(), sink: None })
-        .map_err(|e| Failure::usage(e.to_string()))?;
+    logging::init(global.logging(None)).map_err(|e| Failure::usage(e.to_string()))?;
     let options = options(args)?;
     run::runtime()?.block_on(async {
         let mut signals = crate::service::signals::Signals::new()?;

@@ -1,30 +1,32 @@
-//! The log: one line per event, to stderr.
+//! The log: one line per event, to stderr or the journal.
 //!
-//! For people: time, level, message, fields. For the journal (when stderr is the journal's own stream): a
-//! syslog level in front and no time, as the journal has its own. In both, control characters in messages
-//! and fields are escaped: the name of a dropped file can neither add a line nor write to the terminal.
-//! A log that can't be written is lost, and nothing else: a terminal that went away ends no daemon.
+//! For people: time, level, message, fields. For the journal (when stderr is the journal's own stream): the same
+//! line without time and level, and each field as one of the journal's own, so that it can be searched. For
+//! programs, on request: a JSON object a line. In the first two, control characters in messages and fields are
+//! escaped, in the third JSON does that: the name of a dropped file can neither add a line nor write to the
+//! terminal. A log that can't be written is lost, and nothing else: a terminal that went away ends no daemon.
 //!
 //! What other crates say below `info` is never logged, whatever the filter asks for: that is where HTTP
 //! libraries write addresses and headers.
 
-use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal as _, Write as _};
-use std::os::fd::AsFd;
+mod journal;
+mod line;
+
+use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use anstyle::{AnsiColor, Style};
 use jiff::Zoned;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::field::RecordFields;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::journal::Journal;
+use self::line::{Fields, LineStyle, stderr_is_the_journal};
 use crate::domain::ids::show_text;
 
 /// The variable that says what is logged, in the words of `tracing`'s filters: `debug`, or
@@ -36,11 +38,25 @@ const OURS: &str = "reimagined";
 /// Where finished lines go, each with its newline.
 pub type Sink = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// How lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The journal's fields where stderr is the journal's, else lines for people.
+    #[default]
+    Auto,
+    /// Lines for people, wherever they go.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
 /// How the log is to be.
 #[derive(Clone, Default)]
 pub struct Options {
     /// `-v` counted up, `-q` down; 0 is `info`. Only the default: [`FILTER_VARIABLE`] beats it.
     pub verbosity: i8,
+    /// How lines look.
+    pub format: Format,
     /// Where lines go instead of stderr, such as above a progress bar.
     pub sink: Option<Sink>,
 }
@@ -65,11 +81,18 @@ pub enum LogError {
 pub fn init(options: Options) -> Result<(), LogError> {
     let asked = std::env::var_os(FILTER_VARIABLE).filter(|text| !text.is_empty());
     let filter = filter(asked.map(|text| text.to_string_lossy().into_owned()), options.verbosity)?;
-    let style = LineStyle::of_stderr();
     let sink = options.sink.unwrap_or_else(|| Arc::new(to_stderr));
-    let layer = layer(style, sink).with_filter(filter).with_filter(filter_fn(may_be_logged));
+    let journal = (options.format == Format::Auto && stderr_is_the_journal()).then(Journal::open).and_then(Result::ok);
+    let layer: Boxed = match (options.format, journal) {
+        (Format::Json, _) => json(sink).boxed(),
+        (_, Some(journal)) => journal.boxed(),
+        (_, None) => lines(LineStyle::of_stderr(), sink).boxed(),
+    };
+    let layer = layer.with_filter(filter).with_filter(filter_fn(may_be_logged));
     tracing_subscriber::registry().with(layer).try_init().map_err(|_| LogError::Twice)
 }
+
+type Boxed = Box<dyn tracing_subscriber::Layer<tracing_subscriber::Registry> + Send + Sync>;
 
 fn to_stderr(line: &str) {
     // In one write, so that lines of several processes don't mix; an error has nowhere to go.
@@ -97,7 +120,7 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     ours || metadata.is_span() || *metadata.level() <= Level::INFO
 }
 
-fn layer<S>(style: LineStyle, sink: Sink) -> impl tracing_subscriber::Layer<S>
+fn lines<S>(style: LineStyle, sink: Sink) -> impl tracing_subscriber::Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -110,188 +133,27 @@ where
         .log_internal_errors(false)
 }
 
-/// What stands around the message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct LineStyle {
-    time: Time,
-    colour: bool,
-    /// `<6>` in front, and no word for the level.
-    syslog: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Time {
-    /// For eyes: `14:02:07`.
-    Clock,
-    /// For files: `2026-11-23T14:02:07+01:00`.
-    Full,
-    /// The reader has its own.
-    None,
-}
-
-impl LineStyle {
-    fn of_stderr() -> Self {
-        let stderr = io::stderr();
-        let journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_stream(&stream, stderr.as_fd()));
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
-            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self::choose(journal, stderr.is_terminal(), no_colour)
-    }
-
-    fn choose(journal: bool, terminal: bool, no_colour: bool) -> Self {
-        if journal {
-            Self { time: Time::None, colour: false, syslog: true }
-        } else if terminal {
-            Self { time: Time::Clock, colour: !no_colour, syslog: false }
-        } else {
-            Self { time: Time::Full, colour: false, syslog: false }
-        }
-    }
-}
-
-/// Whether `fd` is what `$JOURNAL_STREAM` names as `device:inode`. The variable alone proves nothing: it is
-/// inherited by children whose stderr goes elsewhere.
-fn is_stream(stream: &str, fd: impl AsFd) -> bool {
-    let Some((device, inode)) = stream.split_once(':') else { return false };
-    let (Ok(device), Ok(inode)) = (device.parse::<u64>(), inode.parse::<u64>()) else { return false };
-    rustix::fs::fstat(fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (device, inode))
-}
-
-/// sd-daemon(3): what the journal takes off the front of a line.
-fn syslog_prefix(level: Level) -> &'static str {
-    match level {
-        Level::ERROR => "<3>",
-        Level::WARN => "<4>",
-        Level::INFO => "<6>",
-        _ => "<7>",
-    }
-}
-
-fn paint(level: Level) -> Style {
-    let colour = match level {
-        Level::ERROR => AnsiColor::Red,
-        Level::WARN => AnsiColor::Yellow,
-        Level::INFO => AnsiColor::Green,
-        _ => AnsiColor::Blue,
-    };
-    Style::new().fg_color(Some(colour.into()))
-}
-
-impl<S, N> FormatEvent<S, N> for LineStyle
+fn json<S>(sink: Sink) -> impl tracing_subscriber::Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'w> FormatFields<'w> + 'static,
 {
-    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let level = *event.metadata().level();
-        let now = match self.time {
-            Time::None => None,
-            Time::Clock => Some(Zoned::now().strftime("%H:%M:%S").to_string()),
-            Time::Full => Some(Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()),
-        };
-        if let Some(now) = now {
-            let dim = if self.colour { Style::new().dimmed() } else { Style::new() };
-            write!(out, "{dim}{now}{dim:#} ")?;
-        }
-        if self.syslog {
-            out.write_str(syslog_prefix(level))?;
-        } else {
-            let style = if self.colour { paint(level) } else { Style::new() };
-            write!(out, "{style}{level:<5}{style:#} ")?;
-        }
-        let mut line = Line::default();
-        event.record(&mut line);
-        out.write_str(&line.finish())?;
-        for span in ctx.event_scope().into_iter().flat_map(tracing_subscriber::registry::Scope::from_root) {
-            if let Some(fields) = span.extensions().get::<FormattedFields<N>>().filter(|fields| !fields.is_empty()) {
-                write!(out, " {fields}")?;
-            }
-        }
-        writeln!(out)
-    }
+    tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_timer(Rfc3339)
+        .with_writer(To(sink))
+        .log_internal_errors(false)
 }
 
-/// The fields of spans, as those of events are.
-struct Fields;
+/// The wall clock, with the offset of this machine's zone.
+struct Rfc3339;
 
-impl<'w> FormatFields<'w> for Fields {
-    fn format_fields<R: RecordFields>(&self, mut out: Writer<'w>, fields: R) -> fmt::Result {
-        let mut line = Line::default();
-        fields.record(&mut line);
-        out.write_str(&line.finish())
+impl FormatTime for Rfc3339 {
+    fn format_time(&self, out: &mut Writer<'_>) -> std::fmt::Result {
+        write!(out, "{}", Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z"))
     }
-}
-
-/// Collects an event: the message, then ` key=value` for each field, all of it harmless.
-#[derive(Default)]
-struct Line {
-    message: String,
-    fields: String,
-}
-
-impl Line {
-    fn finish(self) -> String {
-        match (self.message.is_empty(), self.fields.is_empty()) {
-            (true, _) => self.fields,
-            (false, true) => self.message,
-            (false, false) => format!("{} {}", self.message, self.fields),
-        }
-    }
-
-    fn put(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            self.message.push_str(&show_text(value));
-            return;
-        }
-        let gap = if self.fields.is_empty() { "" } else { " " };
-        let _ = write!(self.fields, "{gap}{}={}", field.name(), quoted(value));
-    }
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, &format!("{value:?}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value);
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut source = value.source();
-        while let Some(cause) = source {
-            let cause_text = cause.to_string();
-            // Many errors show their cause themselves.
-            if !text.contains(&cause_text) {
-                let _ = write!(text, ": {cause_text}");
-            }
-            source = cause.source();
-        }
-        self.put(field, &text);
-    }
-}
-
-/// A value that reads as one: bare, or in quotes where it holds a space, a quote or an equals sign.
-fn quoted(value: &str) -> String {
-    let shown = show_text(value);
-    let bare = !shown.is_empty() && !shown.contains([' ', '"', '=']);
-    if bare || is_quoted(&shown) { shown } else { format!("\"{}\"", shown.replace('"', "\\\"")) }
-}
-
-/// Whether this is one string in quotes already, as `Debug` writes it.
-fn is_quoted(text: &str) -> bool {
-    let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return false };
-    let mut escaped = false;
-    for c in inner.chars() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return false,
-            _ => {}
-        }
-    }
-    !escaped
 }
 
 struct To(Sink);
@@ -324,18 +186,56 @@ mod tests {
 
     use std::sync::Mutex;
 
+    use super::line::{Time, is_stream};
     use super::*;
 
     const PLAIN: LineStyle = LineStyle { time: Time::None, colour: false, syslog: false };
 
-    fn logged(style: LineStyle, asked: Option<&str>, verbosity: i8, say: impl FnOnce()) -> String {
-        let lines = Arc::new(Mutex::new(String::new()));
-        let into = Arc::clone(&lines);
+    /// What a layer, made for the sink that it is given, writes.
+    fn written<L>(layer: impl FnOnce(Sink) -> L, asked: Option<&str>, verbosity: i8, say: impl FnOnce()) -> String
+    where
+        L: tracing_subscriber::Layer<tracing_subscriber::Registry> + Send + Sync,
+    {
+        let text = Arc::new(Mutex::new(String::new()));
+        let into = Arc::clone(&text);
         let sink: Sink = Arc::new(move |line| into.lock().unwrap().push_str(line));
         let filter = filter(asked.map(str::to_owned), verbosity).unwrap();
-        let layer = layer(style, sink).with_filter(filter).with_filter(filter_fn(may_be_logged));
+        let layer = layer(sink).with_filter(filter).with_filter(filter_fn(may_be_logged));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), say);
-        lines.lock().unwrap().clone()
+        text.lock().unwrap().clone()
+    }
+
+    fn logged(style: LineStyle, asked: Option<&str>, verbosity: i8, say: impl FnOnce()) -> String {
+        written(|sink| lines(style, sink), asked, verbosity, say)
+    }
+
+    #[test]
+    fn a_program_gets_an_object_a_line_with_every_field() {
+        let text = written(json, None, 0, || {
+            tracing::warn!(drop = %"cafe/a\nb\u{1b}.jpg", folder = "cafe", shot = 1, cost = Some(0.04), "failed");
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.trim_end().chars().all(|c| !c.is_control()), "{text:?}");
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        line["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        for (key, value) in [
+            ("level", serde_json::json!("WARN")),
+            ("message", "failed".into()),
+            ("drop", "cafe/a\nb\u{1b}.jpg".into()),
+            ("folder", "cafe".into()),
+            ("shot", 1.into()),
+            ("cost", 0.04.into()),
+        ] {
+            assert_eq!(line[key], value, "{key} in {text}");
+        }
+    }
+
+    #[test]
+    fn what_a_line_says_already_is_not_said_again_for_people() {
+        let text = logged(PLAIN, None, 0, || {
+            tracing::info!(drop = "a/b.jpg", folder = "a", verdict = "delivered", "delivered")
+        });
+        assert_eq!(text, "INFO  delivered drop=a/b.jpg\n");
     }
 
     #[test]

@@ -19,11 +19,14 @@ mod formats;
 mod pieces;
 mod pixels;
 mod prepare;
+mod reduced;
 mod source;
 mod whole;
 
 #[cfg(test)]
 mod prepare_tests;
+#[cfg(test)]
+mod reduced_tests;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]

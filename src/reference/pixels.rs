@@ -71,7 +71,7 @@ fn read<D: ImageDecoder>(mut decoder: D, survey: &Survey) -> ImageResult<Decoded
 }
 
 /// Whether a colour profile is for pixels of so many channels.
-fn fits(profile: &[u8], channels: u8) -> bool {
+pub(super) fn fits(profile: &[u8], channels: u8) -> bool {
     match profile.get(16..20) {
         Some(b"RGB ") => channels >= 3,
         Some(b"GRAY") => channels < 3,
@@ -154,8 +154,13 @@ impl Pixels {
     }
 
     /// The picture with a long edge of `edge` pixels; as it is if it is not longer. What was larger is freed.
-    pub(super) fn scale_down(mut self, edge: u32) -> Result<Self, String> {
+    pub(super) fn scale_down(self, edge: u32) -> Result<Self, String> {
         let (width, height) = scaled(self.width, self.height, edge);
+        self.scale_to(width, height)
+    }
+
+    /// The picture with these edges. What was larger is freed.
+    pub(super) fn scale_to(mut self, width: u32, height: u32) -> Result<Self, String> {
         if (width, height) == (self.width, self.height) {
             return Ok(self);
         }
@@ -205,7 +210,7 @@ impl Pixels {
 }
 
 /// The size with a long edge of at most `edge`, never larger, never 0.
-fn scaled(width: u32, height: u32, edge: u32) -> (u32, u32) {
+pub(super) fn scaled(width: u32, height: u32, edge: u32) -> (u32, u32) {
     let long = width.max(height);
     if long <= edge {
         return (width, height);

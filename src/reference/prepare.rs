@@ -15,7 +15,8 @@ use super::budget::{Budget, Permit};
 use super::encode::{Failed, Sink, Written, fit};
 use super::formats::{Stop, Survey, area, bmp, gif, jpeg, png, tiff, webp};
 use super::pieces::Pieces;
-use super::pixels::{Decoded, decode};
+use super::pixels::{Decoded, decode, scaled};
+use super::reduced::Reduced;
 use super::source::{Scan, Source};
 use super::whole::Format;
 use crate::domain::ids::Fingerprint;
@@ -27,7 +28,7 @@ const MAX_EDGE: u32 = 65_500;
 /// Bytes that decoding a picture may take.
 const MAX_MEMORY: u64 = 1 << 30;
 /// Raised when the same picture and rules come to give other bytes.
-const RECIPE: u8 = 1;
+const RECIPE: u8 = 2;
 
 /// What may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -180,16 +181,28 @@ pub fn prepare(original: &Original<'_>, rules: &Rules, into: &Path, budget: &Bud
         Stop::Broken(why) => PrepareError::Broken { why: why.into() },
         Stop::Io(e) => reading(e),
     })?;
-    let memory = weigh(&survey, rules)?;
     let max_edge = rules.max_edge.max(1);
     let as_is = Pieces::all(original.end);
     let pieces = if rules.strip_metadata { &survey.pieces } else { &as_is };
     let why = reason(&survey, max_edge, pieces.len(), rules.max_bytes);
     let file = tempfile::Builder::new().prefix(".reference-").tempfile_in(into).map_err(writing)?;
 
-    let permit = budget.take(memory);
-    let work = || encode(original, &survey, why.map(|_| max_edge), file.as_file(), rules.max_bytes, permit);
-    let written = apart(work).map_err(|failed| match failed {
+    let edge = why.map(|_| max_edge);
+    let attempt = |reduced: Option<Reduced>| {
+        let permit = budget.take(weigh(&survey, rules, reduced)?);
+        let work = || encode(original, &survey, edge, reduced, file.as_file(), rules.max_bytes, permit);
+        Ok(apart(work))
+    };
+    let reduced = match edge {
+        Some(edge) => Reduced::of(original.format, &survey, edge),
+        None => Reduced::to_check(original.format, &survey),
+    };
+    let mut written = attempt(reduced)?;
+    if reduced.is_some() && matches!(written, Err(Failed::Codec(_))) {
+        // The other decoder takes some pictures that this one does not.
+        written = attempt(None)?;
+    }
+    let written = written.map_err(|failed| match failed {
         Failed::TooMany(bytes) => PrepareError::DoesNotFit { bytes, max_bytes: rules.max_bytes },
         Failed::Io(e) => writing(e),
         // A disk that fails looks like a damaged picture to a decoder.
@@ -231,15 +244,21 @@ fn encode(
     original: &Original<'_>,
     survey: &Survey,
     max_edge: Option<u32>,
+    reduced: Option<Reduced>,
     file: &File,
     max_bytes: u64,
     mut permit: Permit<'_>,
 ) -> Result<Option<Written>, Failed> {
-    let Decoded { mut pixels, profile } = decode(original.file, original.format, survey).map_err(Failed::Codec)?;
+    let decoded = match reduced {
+        Some(reduced) => reduced.decode(original.file, survey),
+        None => decode(original.file, original.format, survey),
+    };
+    let Decoded { mut pixels, profile } = decoded.map_err(Failed::Codec)?;
     let Some(max_edge) = max_edge else { return Ok(None) };
     pixels.drop_idle_alpha();
     let as_png = survey.as_png.unwrap_or_else(|| pixels.has_alpha() || pixels.looks_drawn());
-    let pixels = pixels.scale_down(max_edge).map_err(Failed::Codec)?.turn(survey.orientation);
+    let (width, height) = scaled(survey.width, survey.height, max_edge);
+    let pixels = pixels.scale_to(width, height).map_err(Failed::Codec)?.turn(survey.orientation);
     // From here on only the small picture is held, with room for a copy and its coded form.
     permit.shrink(pixels.data.len() as u64 * 3);
     fit(&Decoded { pixels, profile }, as_png, file, max_bytes).map(Some)
@@ -264,7 +283,7 @@ fn survey(original: &Original<'_>) -> Result<Survey, Stop> {
 }
 
 /// The bytes that this picture takes at its peak, or why it is refused, before anything is allocated.
-fn weigh(survey: &Survey, rules: &Rules) -> Result<u64, PrepareError> {
+fn weigh(survey: &Survey, rules: &Rules, reduced: Option<Reduced>) -> Result<u64, PrepareError> {
     let &Survey { width, height, .. } = survey;
     if width == 0 || height == 0 {
         return Err(PrepareError::Broken { why: "it says that it has no pixels".into() });
@@ -276,7 +295,13 @@ fn weigh(survey: &Survey, rules: &Rules) -> Result<u64, PrepareError> {
     if area(width, height) > MAX_PIXELS {
         return refuse("300 megapixels");
     }
-    let decoding = survey.output.saturating_add(survey.beside);
+    // Each colour of a reduced picture stands by itself until they are put together.
+    let (output, beside) = match reduced {
+        Some(reduced) => (reduced.output(survey), survey.beside.saturating_add(reduced.output(survey))),
+        None => (survey.output, survey.beside),
+    };
+    let (width, height) = reduced.map_or((width, height), |r| (r.width, r.height));
+    let decoding = output.saturating_add(beside);
     // Between the two passes of scaling stands a picture of the new width and the old height; without
     // scaling, turning and encoding make copies.
     let edge = rules.max_edge.max(1);
@@ -286,7 +311,7 @@ fn weigh(survey: &Survey, rules: &Rules) -> Result<u64, PrepareError> {
     } else {
         area(width, height) * 8
     };
-    let peak = decoding.max(survey.output.saturating_add(after));
+    let peak = decoding.max(output.saturating_add(after));
     if peak > MAX_MEMORY { refuse("1 GiB of memory") } else { Ok(peak) }
 }
 

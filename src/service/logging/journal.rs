@@ -59,6 +59,8 @@ fn entry(level: Level, target: &str, text: &str, fields: &[(&'static str, String
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]

@@ -2,7 +2,8 @@
 //! root's privileges, and a clock that is set. Each is of one daemon or one namespace, never of the machine.
 //!
 //! What a machine can't do makes a test fail, and the message says how to leave such tests out:
-//! `REIMAGINED_TESTS_WITHOUT`, a list of `namespaces`, `strace` and `faketime`. They say so loudly then.
+//! `REIMAGINED_TESTS_WITHOUT`, a list of `namespaces`, `strace`, `faketime` and `systemd` (see [`super::boot`]). They
+//! say so loudly then.
 
 use std::cell::Cell;
 use std::ffi::{CString, OsStr};
@@ -32,7 +33,8 @@ pub fn left_out(what: &str) -> bool {
     out
 }
 
-fn cannot(what: &str, why: &str) -> ! {
+/// Ends a test that needs what this machine can't do, and says how to leave such tests out.
+pub fn cannot(what: &str, why: &str) -> ! {
     panic!("this test needs {what}: {why}\nTo leave such tests out, set {WITHOUT}={what}");
 }
 

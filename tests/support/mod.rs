@@ -16,12 +16,14 @@
 
 pub mod api;
 pub mod bombs;
+pub mod boot;
 pub mod daemon;
 pub mod faults;
 pub mod pictures;
 pub mod site;
 
 pub use api::{Answer, Api, Call, Gate};
+pub use boot::Boot;
 pub use daemon::Daemon;
 pub use site::Site;
 

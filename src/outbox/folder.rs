@@ -254,8 +254,9 @@ impl Folder {
 
     fn make(&self, name: &OsStr, like: &Self) -> Result<Self, OutboxError> {
         let path = self.at(name);
-        let mode = Mode::from_raw_mode(like.stat()?.st_mode & 0o7777);
-        let ours = match rustix::fs::mkdirat(&self.fd, name, mode) {
+        let mode = like.stat()?.st_mode & 0o7777;
+        // The setgid bit comes down by itself. Asking for it is refused to a service with RestrictSUIDSGID.
+        let ours = match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode & 0o1777)) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
             Err(e) => return Err(OutboxError::new("make the folder", path, e)),
@@ -263,7 +264,9 @@ impl Folder {
         let new = self.step(name)?.ok_or(OutboxError::Gone { path })?;
         if ours {
             // As far as the filesystem knows modes and ACLs: a folder without them is better than none.
-            let _ = rustix::fs::fchmod(&new.fd, mode);
+            if new.stat()?.st_mode & 0o7777 != mode {
+                let _ = rustix::fs::fchmod(&new.fd, Mode::from_raw_mode(mode));
+            }
             for acl in ["system.posix_acl_default", "system.posix_acl_access"] {
                 if let Some(value) = read_xattr(&like.fd, acl) {
                     let _ = rustix::fs::fsetxattr(&new.fd, acl, &value, XattrFlags::empty());

@@ -138,7 +138,7 @@ impl Boot {
         let mut state = String::new();
         wait_until(PATIENCE, || {
             let told = self.run("systemctl is-system-running --wait");
-            state = String::from_utf8_lossy(&told.stdout).trim().to_owned();
+            String::from_utf8_lossy(&told.stdout).trim().clone_into(&mut state);
             ["running", "degraded"].contains(&state.as_str())
         });
         match state.as_str() {
@@ -153,6 +153,16 @@ impl Boot {
         let mut text = String::new();
         let _ = self.said.rewind().and_then(|()| self.said.read_to_string(&mut text));
         text
+    }
+
+    /// The cgroup of all that runs inside.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// The number that the first process inside has outside.
+    pub fn pid(&self) -> &str {
+        &self.pid
     }
 
     /// A program inside, as root, with nothing of our environment.
@@ -265,9 +275,7 @@ impl Drop for Boot {
         }
         let _ = self.outer.wait();
         let gone = wait_until(Duration::from_secs(10), || remove(&self.cgroup));
-        if !gone && !std::thread::panicking() {
-            panic!("something still runs in {}", self.cgroup.display());
-        }
+        assert!(gone || std::thread::panicking(), "something still runs in {}", self.cgroup.display());
     }
 }
 

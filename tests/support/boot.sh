@@ -14,6 +14,8 @@ cd /run/root
 
 # What the machine has enabled or installed of its own is no part of a test.
 rm -rf ./etc/systemd/system/* ./etc/systemd/user/* ./etc/rc?.d/* ./var/log/journal
+# Kept journals are the usual thing, and without them people have none of their own.
+mkdir -p ./var/log/journal
 rm -rf ./etc/reimagined ./srv/reimagine ./var/lib/reimagined ./usr/local/bin/reimagined ./usr/bin/reimagined
 for unit in "$@"; do ln -s /dev/null "./etc/systemd/system/$unit"; done
 

@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn what_a_line_says_already_is_not_said_again_for_people() {
         let text = logged(PLAIN, None, 0, || {
-            tracing::info!(drop = "a/b.jpg", folder = "a", verdict = "delivered", "delivered")
+            tracing::info!(drop = "a/b.jpg", folder = "a", verdict = "delivered", "delivered");
         });
         assert_eq!(text, "INFO  delivered drop=a/b.jpg\n");
     }

@@ -181,6 +181,30 @@ fn the_services_configuration_names_the_folders_and_nothing_else_of_its_own() {
 }
 
 #[test]
+fn the_journal_has_a_line_for_people_with_a_field_for_each_fact() {
+    let Some(machine) = Machine::up("") else { return };
+    let boot = &machine.boot;
+    machine.picture("terrace.jpg", 1);
+    boot.sh_as("anna", "022", &format!("mkdir {INBOX}/cafe && cp terrace.jpg {INBOX}/cafe/"));
+    // Found by its folder, which no line says alone.
+    let find =
+        "journalctl --sync; journalctl -u reimagined REIMAGINED_FOLDER=cafe REIMAGINED_VERDICT=delivered -o json";
+    boot.wait("it is delivered, and the journal knows", || boot.sh(find).contains("MESSAGE"));
+    let line: serde_json::Value = serde_json::from_str(boot.sh(find).lines().next().unwrap()).unwrap();
+    for (field, value) in [
+        ("REIMAGINED_DROP", "cafe/terrace.jpg"),
+        ("REIMAGINED_REQUEST_ID", "r-1"),
+        ("REIMAGINED_RESULT", "cafe/terrace.png"),
+        ("PRIORITY", "6"),
+        ("SYSLOG_IDENTIFIER", "reimagined"),
+    ] {
+        assert_eq!(line[field], value, "{field} in {line}");
+    }
+    let message = line["MESSAGE"].as_str().unwrap();
+    assert!(message.starts_with("delivered drop=cafe/terrace.jpg"), "{message}");
+}
+
+#[test]
 fn systemd_finds_no_fault_in_the_units() {
     let Some(machine) = Machine::installed() else { return };
     let boot = &machine.boot;

@@ -235,7 +235,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::service::status_file::{BrokenPreset, Failure, Folders, Paused, Waiting, Work};
+    use crate::service::status_file::{BrokenPreset, Failure, Folders, PauseKind, Paused, Waiting, Work};
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -249,6 +249,7 @@ mod tests {
         Status {
             state: State::Paused,
             paused: Some(Paused {
+                kind: PauseKind::Credits,
                 reason: "out of credits".into(),
                 since: at("2026-11-23T14:02:00Z"),
                 until: Some(at("2026-11-23T15:01:00Z")),

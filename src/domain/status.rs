@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::gate::Why;
+
 /// The most entries that [`Status::work`] and [`Status::waiting_for`] hold.
 pub const MAX_LISTED: usize = 50;
 /// The most entries that [`Status::last_failures`] holds.
@@ -74,9 +76,90 @@ pub enum State {
     Stopped,
 }
 
+/// What kind of trouble a pause is about, for programs. Its words in JSON are stable; new ones may come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseKind {
+    /// The API key is missing or was refused.
+    Key,
+    /// The account is out of credits.
+    Credits,
+    /// The service does not permit this account's requests.
+    NotPermitted,
+    /// The model's address is wrong.
+    Endpoint,
+    /// No connection to the service.
+    Network,
+    /// The service is in trouble.
+    ServiceTrouble,
+    /// The service asks to wait.
+    RateLimit,
+    /// The inbox is not there.
+    Inbox,
+    /// Our own disks, folders or ledger can't keep what would be bought.
+    Storage,
+    /// What is done cannot be put where it belongs.
+    Delivery,
+    /// What an older daemon did not say, or a newer one says.
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
+impl PauseKind {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Key,
+        Self::Credits,
+        Self::NotPermitted,
+        Self::Endpoint,
+        Self::Network,
+        Self::ServiceTrouble,
+        Self::RateLimit,
+        Self::Inbox,
+        Self::Storage,
+        Self::Delivery,
+        Self::Other,
+    ];
+
+    /// Its word, as it is in JSON.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Credits => "credits",
+            Self::NotPermitted => "not_permitted",
+            Self::Endpoint => "endpoint",
+            Self::Network => "network",
+            Self::ServiceTrouble => "service_trouble",
+            Self::RateLimit => "rate_limit",
+            Self::Inbox => "inbox",
+            Self::Storage => "storage",
+            Self::Delivery => "delivery",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl From<Why> for PauseKind {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::Key => Self::Key,
+            Why::Credits => Self::Credits,
+            Why::NotPermitted => Self::NotPermitted,
+            Why::Endpoint => Self::Endpoint,
+            Why::Network => Self::Network,
+            Why::Trouble => Self::ServiceTrouble,
+            Why::Rate => Self::RateLimit,
+        }
+    }
+}
+
 /// Why nothing is sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Paused {
+    /// What kind of trouble it is.
+    #[serde(default)]
+    pub kind: PauseKind,
     /// In plain words: "out of credits".
     pub reason: String,
     /// Since when.
@@ -169,5 +252,18 @@ impl Status {
     /// How many drops wait, for whatever.
     pub fn waiting_in_all(&self) -> u64 {
         self.waiting.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PauseKind;
+
+    #[test]
+    fn a_pauses_kind_has_the_same_word_everywhere_and_a_newer_ones_is_another() {
+        for kind in PauseKind::ALL {
+            assert_eq!(serde_json::to_value(kind).ok(), Some(kind.label().into()));
+        }
+        assert_eq!(serde_json::from_str(r#""of_tomorrow""#).ok(), Some(PauseKind::Other));
     }
 }

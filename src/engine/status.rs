@@ -9,7 +9,8 @@ use crate::domain::ids::Mono;
 use crate::domain::life::ShotState;
 use crate::domain::news::News;
 use crate::domain::status::{
-    BrokenPreset, Failure, Folders, MAX_BROKEN, MAX_FAILURES, MAX_LISTED, Paused, Spend, State, Status, Waiting, Work,
+    BrokenPreset, Failure, Folders, MAX_BROKEN, MAX_FAILURES, MAX_LISTED, PauseKind, Paused, Spend, State, Status,
+    Waiting, Work,
 };
 use crate::inbox::Backend;
 use crate::ledger::{self, Sum, Usage};
@@ -37,7 +38,7 @@ pub(super) struct Figures {
 pub(super) fn lost(status: &mut Status, text: &str, since: Timestamp) -> bool {
     let changed = status.paused.as_ref().is_none_or(|p| p.reason != text);
     status.state = State::Paused;
-    status.paused = Some(Paused { reason: text.to_owned(), since, until: None });
+    status.paused = Some(Paused { kind: PauseKind::Inbox, reason: text.to_owned(), since, until: None });
     status.version = env!("CARGO_PKG_VERSION").into();
     status.pid = Some(std::process::id());
     status.updated = Some(Timestamp::now());
@@ -90,14 +91,20 @@ impl Engine {
         let wall = self.ctx.clock.wall();
         let later = |at: Mono| wall.checked_add(jiff::SignedDuration::try_from(at.since(now)).unwrap_or_default()).ok();
         if let Some((why, since)) = &self.inbox_lost {
-            return Some(Paused { reason: why.clone(), since: *since, until: None });
+            return Some(Paused { kind: PauseKind::Inbox, reason: why.clone(), since: *since, until: None });
         }
         if let Some(trouble) = &self.trouble {
-            return Some(Paused { reason: trouble.text.clone(), since: trouble.since, until: None });
+            return Some(Paused {
+                kind: PauseKind::Storage,
+                reason: trouble.text.clone(),
+                since: trouble.since,
+                until: None,
+            });
         }
         if let Some((id, (why, _))) = self.blocked.iter().next() {
             let since = self.works.get(id).map_or(wall, |w| w.since);
             return Some(Paused {
+                kind: PauseKind::Delivery,
                 reason: format!("what is done cannot be put where it belongs: {why}"),
                 since,
                 until: None,
@@ -109,7 +116,7 @@ impl Engine {
         } else {
             format!("{}: {}", pause.why.text(), pause.message)
         };
-        Some(Paused { reason, since: pause.since, until: pause.until.and_then(later) })
+        Some(Paused { kind: pause.why.into(), reason, since: pause.since, until: pause.until.and_then(later) })
     }
 
     /// Tells of a pause once, until it is another one or over.
@@ -119,7 +126,7 @@ impl Engine {
         }
         self.told_pause = paused.map(|p| p.reason.clone());
         self.ctx.tell.say(&match paused.cloned() {
-            Some(Paused { reason, since, until }) => News::Paused { reason, since, until },
+            Some(Paused { reason, since, until, .. }) => News::Paused { reason, since, until },
             None => News::Resumed,
         });
     }

@@ -16,7 +16,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use crate::domain::status::{
-    BrokenPreset, Failure, Folders, MAX_BROKEN, MAX_FAILURES, MAX_LISTED, Paused, Spend, State, Status, Waiting, Work,
+    BrokenPreset, Failure, Folders, MAX_BROKEN, MAX_FAILURES, MAX_LISTED, PauseKind, Paused, Spend, State, Status,
+    Waiting, Work,
 };
 
 use super::lock::{self, Probe, STATE_LOCK};
@@ -243,7 +244,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE_NAME);
         write(folder.path(), &busy()).unwrap();
-        let paused = Paused { reason: "full".into(), since: at("2026-11-23T14:02:00Z"), until: None };
+        let paused =
+            Paused { kind: PauseKind::Other, reason: "full".into(), since: at("2026-11-23T14:02:00Z"), until: None };
         let status = Status { state: State::Paused, paused: Some(paused), work: Vec::new(), ..busy() };
         write_over(&path, &text(&status, &path).unwrap()).unwrap();
         assert_eq!(read(folder.path()).unwrap(), Some(status));
@@ -320,7 +322,12 @@ mod tests {
     fn the_line_says_what_matters() {
         let paused = |since: &str, until: Option<&str>| Status {
             state: State::Paused,
-            paused: Some(Paused { reason: "out of credits".into(), since: at(since), until: until.map(at) }),
+            paused: Some(Paused {
+                kind: PauseKind::Other,
+                reason: "out of credits".into(),
+                since: at(since),
+                until: until.map(at),
+            }),
             ..busy()
         };
         let unpriced = Status { last_24h: Spend { images: 233, cost: 9.2, unpriced: 3 }, ..busy() };

@@ -15,9 +15,11 @@ use super::verdict::Billed;
 /// One piece of news.
 #[derive(Clone, Debug, PartialEq)]
 pub enum News {
-    /// A drop was complete and was taken up to be planned.
+    /// A drop was complete. Said when it was read and found whole, and once for its picture as it is; again where
+    /// it was claimed and went back.
     Complete {
-        /// Since its first file last changed in this run.
+        /// From the last change that was noticed of its files until the rules called it complete: without the wait
+        /// for its turn, a prompt or a preset.
         after: Duration,
     },
     /// A reference was uploaded, or was not.
@@ -33,6 +35,10 @@ pub enum News {
         verdict: &'static str,
         /// The whole exchange.
         took: Duration,
+        /// Whether it was billed, as far as the answer tells.
+        billed: Billed,
+        /// US dollars, if the service said so.
+        cost: Option<f64>,
     },
     /// A result stands in the outbox.
     Delivered {

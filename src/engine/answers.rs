@@ -51,7 +51,12 @@ impl Engine {
                 return self.step(id, no, ShotEvent::Fail { reason, billed: Billed::No });
             }
         };
-        self.ctx.tell.say(&News::Answered { verdict: outcome.verdict.label(), took: outcome.elapsed });
+        self.ctx.tell.say(&News::Answered {
+            verdict: outcome.verdict.label(),
+            took: outcome.elapsed,
+            billed: outcome.verdict.billed(),
+            cost: outcome.receipt.cost,
+        });
         let not_sent = matches!(outcome.verdict, Verdict::Pause { why: PauseWhy::Network, .. });
         self.pace.ended(!not_sent);
         self.figures.credits = outcome.receipt.remaining_credits.or(self.figures.credits);

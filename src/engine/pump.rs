@@ -193,13 +193,8 @@ impl Engine {
         self.plan_again(usize::MAX, None, now);
         let planned = self.plans.values().filter(|p| p.may_start()).count();
         for candidate in self.arrivals.ready(now, most.saturating_sub(planned)) {
-            self.take_up(candidate, now);
+            self.plan_one(candidate);
         }
-    }
-
-    fn take_up(&mut self, candidate: Candidate, now: Mono) {
-        self.ctx.tell.say(&News::Complete { after: now.since(candidate.arrived) });
-        self.plan_one(candidate);
     }
 
     /// One plan at a time while one drop is the probe; the culprit's only where nothing else is there.
@@ -215,7 +210,7 @@ impl Engine {
                 self.arrivals.put_back(&candidate, now);
             } else {
                 // Two may be planned where the first is the culprit's.
-                self.take_up(candidate, now);
+                self.plan_one(candidate);
             }
         }
     }
@@ -251,8 +246,12 @@ impl Engine {
         again
     }
 
-    pub(super) fn planned(&mut self, candidate: Candidate, plan: Plan, now: Mono) {
+    pub(super) fn planned(&mut self, mut candidate: Candidate, plan: Plan, now: Mono) {
         let place = candidate.place();
+        let complete = !matches!(plan, Plan::NotWhole | Plan::Changed | Plan::Unreadable(_));
+        if let Some(after) = candidate.settled.take_if(|_| complete) {
+            self.ctx.tell.say(&News::Complete { after });
+        }
         match plan {
             Plan::Ready(planned) => {
                 let used = planned.known.as_ref().is_some_and(|known| self.continued.contains(&known.id));

@@ -61,6 +61,8 @@ pub(super) struct Item {
     pub(super) sealed: Sealed,
     /// The picture was checked with these facts and is not whole.
     pub(super) not_whole: bool,
+    /// It led a drop that was handed out as complete, with these facts.
+    pub(super) told: bool,
     pub(super) mark: Mark,
 }
 
@@ -82,6 +84,7 @@ impl Item {
             seen: now,
             sealed,
             not_whole: false,
+            told: false,
             mark: Mark::None,
         }
     }
@@ -125,8 +128,11 @@ impl Item {
         }
         self.seen = self.seen.max(now);
         let changed = before != (self.facts, self.sealed, self.not_whole, self.quiet);
-        if changed && matches!(self.mark, Mark::Blocked(_)) {
-            self.mark = Mark::None;
+        if changed {
+            self.told = false;
+            if matches!(self.mark, Mark::Blocked(_)) {
+                self.mark = Mark::None;
+            }
         }
         changed
     }

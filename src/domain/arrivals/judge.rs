@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::time::Duration;
 
 use super::item::{Item, Mark, Nanos, length};
 use super::words::{CandidateKind, Failure, MAX_SIDECAR_BYTES, Reason, ReferenceRule, Rules, SidecarRule};
@@ -119,6 +120,26 @@ fn verdict(items: &[Item], lead: usize, unit: &Unit, view: &View<'_>) -> Verdict
 }
 
 type Step<T> = Result<T, Verdict>;
+
+/// How long the files of a drop were waited for, by the rules: from the last change that was noticed of one of
+/// them. What is not a wait for files (a prompt, a preset, a turn) is not in it.
+pub(super) fn settled(items: &[Item], unit: &Unit, view: &View<'_>) -> Duration {
+    let rules = view.rules;
+    let parts = || unit.parts.iter().map(|p| &items[p.index]);
+    let image = unit.image.map(|index| &items[index]);
+    let files = image.into_iter().chain(parts());
+    let last = files.map(|file| file.since.max(file.quiet)).max().unwrap_or(view.now);
+    let alone = view.sidecar != SidecarRule::Ignore && !unit.parts.iter().any(|p| p.used);
+    let lone = image.is_none() && view.reference != ReferenceRule::None;
+    let waits = [
+        image.map(|image| image.settled_at(rules.settle)),
+        image.filter(|_| alone).map(|image| image.quiet.saturating_add(length(rules.sidecar_wait))),
+        parts().map(|p| p.quiet).max().filter(|_| lone).map(|at| at.saturating_add(length(rules.lone_wait))),
+    ];
+    let parts = parts().map(|part| part.finished_at(rules.settle));
+    let complete = waits.into_iter().flatten().chain(parts).max().unwrap_or(last).min(view.now);
+    Duration::from_nanos(u64::try_from(complete.saturating_sub(last)).unwrap_or(0))
+}
 
 fn with_image(items: &[Item], lead: usize, unit: &Unit, view: &View<'_>) -> Step<Verdict> {
     let rules = view.rules;

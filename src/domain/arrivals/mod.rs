@@ -30,7 +30,7 @@ use std::ffi::{OsStr, OsString};
 
 use self::folders::{Folder, Gate};
 use self::item::{Item, Mark, Nanos, mono, nanos};
-use self::judge::{Judged, Verdict, judge};
+use self::judge::{Judged, Verdict, View, judge, settled};
 use self::turns::Turns;
 pub use self::words::{
     Candidate, CandidateKind, Entry, Failure, How, MAX_SIDECAR_BYTES, Member, PresetQuery, PresetState, Reason,
@@ -221,9 +221,11 @@ impl Arrivals {
         let folder = &self.folders[group.folder as usize];
         let view = folder.view(&self.rules, now);
         let judged = judge(&group.items, &view).into_iter().find(|j| j.lead == lead as usize);
-        let candidate = judged.and_then(|j| candidate(&folder.path, &group.items, &j));
+        let candidate = judged.and_then(|j| candidate(&folder.path, &group.items, &j, &view));
         if candidate.is_some() {
-            group.items[lead as usize].mark = Mark::Hand(false);
+            let lead = &mut group.items[lead as usize];
+            lead.mark = Mark::Hand(false);
+            lead.told = true;
         }
         self.evaluate(id, now);
         candidate
@@ -393,7 +395,7 @@ impl Arrivals {
     }
 }
 
-fn candidate(folder: &RelPath, items: &[Item], judged: &Judged) -> Option<Candidate> {
+fn candidate(folder: &RelPath, items: &[Item], judged: &Judged, view: &View<'_>) -> Option<Candidate> {
     let Verdict::Go(kind) = judged.verdict.clone() else { return None };
     let member = |index: usize| Member { name: items[index].name.clone(), facts: items[index].facts };
     let sidecars = judged.unit.parts.iter().filter_map(|part| {
@@ -407,7 +409,7 @@ fn candidate(folder: &RelPath, items: &[Item], judged: &Judged) -> Option<Candid
         image: judged.unit.image.map(member),
         foreign: (kind == CandidateKind::Foreign).then(|| member(judged.lead)),
         sidecars: sidecars.collect(),
-        arrived: mono(items[judged.lead].quiet),
+        settled: (!items[judged.lead].told).then(|| settled(items, &judged.unit, view)),
         kind,
     })
 }

@@ -441,3 +441,44 @@ fn what_is_foreign_goes_to_errors_alone() {
     assert_eq!(inbox.goes_after(), Some((1000, strings(&["a.jpg"]))));
     assert_eq!(inbox.goes_after(), Some((1000, strings(&["a.pdf Foreign"]))));
 }
+
+#[test]
+fn the_wait_for_files_is_told_once_and_no_other_wait_is_in_it() {
+    let settled = |inbox: &mut Box_| -> Option<u128> {
+        let out = inbox.out();
+        assert_eq!(out.len(), 1);
+        out[0].settled.map(|wait| wait.as_millis())
+    };
+    // A turn may come late: only the rules' waits count.
+    for (how, ms) in [(How::Closed, 1000), (How::Created, 2000)] {
+        let mut inbox = plain();
+        inbox.see("", "a.jpg", 9, how);
+        inbox.ms += 60_000;
+        assert_eq!(settled(&mut inbox), Some(ms), "{how:?}");
+    }
+    // Of old files only the wait since they were seen; of two files the later one's.
+    let mut inbox = plain();
+    inbox.arrivals.folder_gone(&RelPath::root(), inbox.now());
+    inbox.scan("", &[("old.jpg", 9, 60_000)]);
+    assert_eq!(settled(&mut inbox), Some(0));
+    let mut inbox = plain();
+    inbox.see("", "a.jpg", 9, How::Closed);
+    inbox.ms += 500;
+    inbox.see("", "a.txt", 9, How::Created);
+    inbox.ms += 9_000;
+    assert_eq!(settled(&mut inbox), Some(2000));
+    // Put back and handed out again it is the same drop; changed it is another.
+    let place = Place { folder: RelPath::root(), name: "a.jpg".into() };
+    let now = inbox.now();
+    inbox.arrivals.mark(&place, Mark::None, now);
+    assert_eq!(settled(&mut inbox), None);
+    inbox.see("", "a.jpg", 12, How::Changed);
+    inbox.arrivals.mark(&place, Mark::None, now);
+    inbox.ms += 9_000;
+    assert_eq!(settled(&mut inbox), Some(2000));
+    // A prompt alone waits for its picture.
+    let mut inbox = plain();
+    inbox.see("", "a.txt", 9, How::RenamedIn);
+    inbox.ms += 90_000;
+    assert_eq!(settled(&mut inbox), Some(30_000));
+}

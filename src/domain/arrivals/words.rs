@@ -199,8 +199,9 @@ pub struct Candidate {
     pub foreign: Option<Member>,
     /// Ordered by name.
     pub sidecars: Vec<SidecarMember>,
-    /// When its first file last changed; 0 if before the clock began.
-    pub arrived: Mono,
+    /// From the last change that was noticed of one of its files until the rules called it complete; `None`
+    /// where that was told before (it was put back), or where something else was waited for.
+    pub settled: Option<Duration>,
 }
 
 impl Candidate {
@@ -265,6 +266,26 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::Settling,
+        Self::FolderSettling,
+        Self::Incomplete,
+        Self::Sidecar,
+        Self::EmptySidecar,
+        Self::Image,
+        Self::Prompt,
+        Self::PresetBroken,
+        Self::PresetChanging,
+        Self::Disabled,
+        Self::Busy,
+        Self::Unreadable,
+        Self::Planning,
+        Self::Queued,
+        Self::Limit,
+        Self::Paused,
+    ];
+
     /// A stable word.
     pub const fn label(self) -> &'static str {
         match self {

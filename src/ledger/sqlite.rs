@@ -18,9 +18,10 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
@@ -41,6 +42,22 @@ pub struct SqliteLedger {
     conn: Connection,
     path: PathBuf,
     ground: ground::Ground,
+    commits: Commits,
+}
+
+/// Who is told how long each commit waited for the disk.
+struct Commits(Box<dyn Fn(Duration) + Send>);
+
+impl fmt::Debug for Commits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Commits")
+    }
+}
+
+impl Default for Commits {
+    fn default() -> Self {
+        Self(Box::new(|_| {}))
+    }
 }
 
 impl SqliteLedger {
@@ -60,13 +77,20 @@ impl SqliteLedger {
         open::set_aside(path, now)
     }
 
+    /// Tells `observe` from now on how long each commit waited for the disk. It must neither block nor panic.
+    pub fn observe_commits(&mut self, observe: impl Fn(Duration) + Send + 'static) {
+        self.commits = Commits(Box::new(observe));
+    }
+
     /// One transaction that writes: the database is taken at its begin, so `f` decides on facts that stay.
     fn write<T>(&mut self, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, LedgerError> {
         let done = (|| {
             self.ground.holds()?;
             let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let done = f(&tx)?;
+            let begun = Instant::now();
             tx.commit()?;
+            (self.commits.0)(begun.elapsed());
             Ok(done)
         })();
         done.map_err(|fault: Fault| fault.at(&self.path))

@@ -71,7 +71,7 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     restrict(&real);
     File::open(dir)?.sync_all()?;
-    Ok(SqliteLedger { conn, path: path.to_path_buf(), ground })
+    Ok(SqliteLedger { conn, path: path.to_path_buf(), ground, commits: super::Commits::default() })
 }
 
 /// `path` with every symlink of its folder resolved: `SQLite` then follows none at all. It is absolute, so that

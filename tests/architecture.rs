@@ -45,12 +45,13 @@ const NOT_IN_DOMAIN: [&[&str]; 14] = [
 ];
 
 /// Crates that lead outside, and the rooms whose business that is.
-const DOORS: [(&str, &[&str]); 10] = [
+const DOORS: [(&str, &[&str]); 11] = [
     ("reqwest", &["segmind"]),
     ("rustls", &["segmind"]),
     ("secrecy", &["segmind"]),
     ("rusqlite", &["ledger"]),
-    ("axum", &["sandbox"]),
+    ("axum", &["sandbox", "service"]),
+    ("prometheus_client", &["service"]),
     ("image", &["reference", "sandbox"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),

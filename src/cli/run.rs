@@ -11,11 +11,12 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Config;
 use crate::domain::status::Status;
 use crate::engine::site::Site;
-use crate::engine::{Control, Deps, Ended, Engine, EngineError, Host, KeyRing, Locked, Tell, client_settings};
+use crate::engine::{Control, Deps, Ended, Engine, EngineError, Host, KeyRing, Locked, Pulse, Tell, client_settings};
 use crate::ledger::LedgerError;
 use crate::ledger::thread::LedgerThread;
 use crate::segmind::Client;
 use crate::service::lock::{Lock, LockError, STATE_LOCK, WORKING_LOCK};
+use crate::service::monitor::Monitor;
 use crate::service::signals::{Signal, Signals};
 use crate::service::{logging, notify, status_file};
 
@@ -85,7 +86,11 @@ pub async fn daemon(
     std::fs::create_dir_all(&state_dir)
         .map_err(|e| Failure::usage(format!("the state directory {} cannot be made: {e}", state_dir.display())))?;
     let _lock = Lock::take(&state_dir.join(STATE_LOCK)).map_err(|e| held(&e, "state directory", &state_dir))?;
-    let (ledger, good) = setup::ledger(&state_dir)?;
+    let (mut ledger, good) = setup::ledger(&state_dir)?;
+    let (publish, published) = watch::channel(Status::default());
+    let (monitor, pulse) = Monitor::start(config.metrics.listen.filter(|_| !once), published.clone());
+    let (metrics, commits) = (monitor.metrics(), monitor.metrics());
+    ledger.observe_commits(move |took| commits.committed(took));
     let ledger = LedgerThread::start(Box::new(ledger)).map_err(|e| Failure::unexpected(e.to_string()))?;
     let client = Client::new(client_settings(&config)).map_err(|e| Failure::usage(e.to_string()))?;
     let file = config.file.clone();
@@ -107,17 +112,17 @@ pub async fn daemon(
         once,
         host: Host {
             beat,
+            pulse: Some(Pulse { asked: pulse.asked, answered: pulse.answered }),
             ready: Box::new(|| drop(notify::ready())),
             lock_working: Box::new(lock_working),
-            tell: Tell::nobody(),
+            tell: Tell::new(move |news| metrics.hear(news)),
         },
     };
     let (control, controlled) = mpsc::channel(16);
-    let (publish, published) = watch::channel(Status::default());
     let watcher = tokio::spawn(tell(published, state_dir.clone(), progress));
     let asking = async {
         while let Some(signal) = signals.next().await {
-            ask(&control, signal, &file).await;
+            ask(&control, signal, &file, (!once).then_some(&monitor)).await;
         }
         std::future::pending::<Infallible>().await
     };
@@ -138,7 +143,7 @@ pub async fn daemon(
     Ok(ended)
 }
 
-async fn ask(control: &mpsc::Sender<Control>, signal: Signal, file: &Path) {
+async fn ask(control: &mpsc::Sender<Control>, signal: Signal, file: &Path, monitor: Option<&Monitor>) {
     let wanted = match signal {
         Signal::Terminate | Signal::Interrupt => {
             drop(notify::stopping());
@@ -150,7 +155,12 @@ async fn ask(control: &mpsc::Sender<Control>, signal: Signal, file: &Path) {
             let path = file.to_path_buf();
             let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
             let wanted = match read {
-                Ok(Ok(config)) => Some(Control::Reload(Box::new(config))),
+                Ok(Ok(config)) => {
+                    if let Some(monitor) = monitor {
+                        monitor.listen(config.metrics.listen);
+                    }
+                    Some(Control::Reload(Box::new(config)))
+                }
                 Ok(Err(problems)) => {
                     tracing::error!("the configuration is broken; the old one stays:\n{problems}");
                     None

@@ -12,12 +12,12 @@ use super::layer::{self, MOST_PROBLEMS, Naming, Raw, what};
 use super::problem::{Problem, Problems, nearest};
 use super::settings::{Backend, Config, Ignore, ReferenceMode, Unconfirmed};
 use super::toml_text;
-use super::values::{address, choice, duration, flag, model, number, path, size, template, text};
+use super::values::{address, choice, duration, flag, loopback, model, number, path, size, template, text};
 use crate::domain::params::Key;
 use crate::domain::preset::By;
 
 /// Every section but `[preset]`, and its keys.
-const SECTIONS: [(&str, &[&str]); 8] = [
+const SECTIONS: [(&str, &[&str]); 9] = [
     (
         "api",
         &[
@@ -51,6 +51,7 @@ const SECTIONS: [(&str, &[&str]); 8] = [
     ("limits", &["images_per_hour", "images_per_day", "max_variants", "locked"]),
     ("output", &["name", "provenance"]),
     ("service", &["grace", "keep_history", "state_dir"]),
+    ("metrics", &["listen"]),
 ];
 
 const PRESET: &str = "preset";
@@ -237,6 +238,8 @@ impl Reader<'_> {
         self.value("service", "grace", &mut c.service.grace, |v| duration(v, NONE));
         self.value("service", "keep_history", &mut c.service.keep_history, |v| duration(v, ONE));
         self.optional_path("service", "state_dir", &mut c.service.state_dir);
+
+        self.value("metrics", "listen", &mut c.metrics.listen, |v| loopback(text(v)?).map(Some));
     }
 
     fn has(&self, section: &'static str, key: &'static str) -> bool {

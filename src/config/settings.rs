@@ -1,6 +1,7 @@
 //! The configuration, typed: what `config.toml` says, with the defaults for what it does not say.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Config {
     pub output: Output,
     /// `[service]`
     pub service: Service,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[preset]`: the look of every folder that says nothing else.
     pub preset: Layer,
 }
@@ -260,6 +263,13 @@ pub struct Service {
     pub state_dir: Option<PathBuf>,
 }
 
+/// What is told to monitoring.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where it is served, on loopback; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+}
+
 impl Config {
     /// What holds if a configuration at `file` says nothing.
     pub fn default_for(file: &Path, home: &Path) -> Self {
@@ -312,6 +322,7 @@ impl Config {
             limits: Limits { images_per_hour: 0, images_per_day: 500, max_variants: 8, locked: BTreeSet::new() },
             output: Output { name: "{stem}".into(), provenance: true },
             service: Service { grace: s(195), keep_history: s(400 * 24 * 3600), state_dir: None },
+            metrics: Metrics::default(),
             preset: Layer::new(),
         }
     }

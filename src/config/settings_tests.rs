@@ -192,3 +192,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn metrics_are_for_this_machine_alone() {
+    assert_eq!(parse("").unwrap().metrics.listen, None);
+    for good in ["127.0.0.1:9947", "[::1]:0", "127.9.9.9:80", "[::ffff:127.0.0.1]:80"] {
+        let listen = parse(&format!("[metrics]\nlisten = \"{good}\"")).unwrap().metrics.listen;
+        assert_eq!(listen, Some(good.parse().unwrap()));
+    }
+    for open in ["0.0.0.0:9947", "[::]:9947", "192.168.0.7:80", "[::ffff:10.0.0.1]:80"] {
+        let told = complaint(&format!("[metrics]\nlisten = \"{open}\""));
+        assert!(told.starts_with(":2: [metrics] listen: is no address of this machine alone"), "{told}");
+        assert!(told.contains("reverse proxy") && told.contains("SSH tunnel"), "{told}");
+    }
+    for wrong in ["\"9947\"", "\"localhost:9947\"", "\"127.0.0.1\"", "\"\""] {
+        let told = complaint(&format!("[metrics]\nlisten = {wrong}"));
+        assert!(told.contains("must be an address and a port, such as \"127.0.0.1:9947\""), "{told}");
+    }
+    assert!(complaint("[metrics]\nlisten = 9947").contains("must be a text"));
+    assert!(complaint("[metric]\nlisten = \"127.0.0.1:1\"").contains("did you mean \"metrics\"?"));
+}

@@ -1,5 +1,6 @@
 //! Single values of the configuration: of the right type, within their range, or what is wrong in words.
 
+use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -80,6 +81,18 @@ pub(super) fn address(text: &str) -> Result<Url, String> {
         return Err("must not hold a ? or a #".into());
     }
     Ok(url)
+}
+
+/// Where something of ours is served to this machine alone.
+pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let listen: SocketAddr =
+        text.parse().map_err(|_| "must be an address and a port, such as \"127.0.0.1:9947\"".to_owned())?;
+    if listen.ip().to_canonical().is_loopback() {
+        return Ok(listen);
+    }
+    Err("is no address of this machine alone: listen on 127.0.0.1 or [::1], and let others in by a reverse proxy that \
+         asks who they are, or by an SSH tunnel"
+        .into())
 }
 
 pub(super) fn model(text: &str) -> Result<String, String> {

@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use ctx::KeyRing;
-pub use parts::{Beat, Control, Deps, Ended, EngineError, Host, LockWorking, Locked, Tell};
+pub use parts::{Beat, Control, Deps, Ended, EngineError, Host, LockWorking, Locked, Pulse, Tell};
 
 use crate::config::Config;
 use crate::domain::arrivals::Arrivals;
@@ -122,6 +122,7 @@ struct Limited {
 pub struct Engine {
     ctx: Ctx,
     host_beat: Option<Beat>,
+    pulse: Option<Pulse>,
     host_ready: Option<Box<dyn FnOnce() + Send>>,
     lock_working: LockWorking,
     working_lock: Option<Box<dyn Any + Send>>,
@@ -207,6 +208,7 @@ impl Engine {
                     }
                 }
                 () = watched(self.watcher.clone()) => self.drain_hints(),
+                () = Pulse::asked(self.pulse.as_mut()) => {}
                 () = mounted(self.mounts.as_ref()) => self.inbox_doubted = true,
                 Some(ended) = self.tasks.join_next() => {
                     if ended.is_err_and(|e| e.is_panic()) {
@@ -259,6 +261,9 @@ impl Engine {
         self.pump(now);
         self.tidy(now);
         self.refresh_status(now);
+        if let Some(pulse) = &mut self.pulse {
+            pulse.turned();
+        }
     }
 
     /// Once a day the ledger forgets what is old enough.

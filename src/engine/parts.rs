@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::ctx::KeyRing;
 use crate::config::Config;
 use crate::domain::news::News;
@@ -25,6 +27,35 @@ pub enum Control {
 
 /// Something done by the loop itself, and how often.
 pub type Beat = (Duration, Box<dyn Fn() + Send>);
+
+/// How others find out whether the loop turns: what was asked last is said back after each turn. It costs nothing
+/// while nobody asks.
+#[derive(Debug)]
+pub struct Pulse {
+    /// Numbers that only grow; each wakes the loop.
+    pub asked: watch::Receiver<u64>,
+    /// The last number whose turn is through.
+    pub answered: watch::Sender<u64>,
+}
+
+impl Pulse {
+    /// Waits until somebody asks, and for ever where nobody can any more.
+    pub(super) async fn asked(pulse: Option<&mut Self>) {
+        let asked = match pulse {
+            Some(pulse) => pulse.asked.changed().await.is_ok(),
+            None => false,
+        };
+        if !asked {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// A turn is through.
+    pub(super) fn turned(&mut self) {
+        let asked = *self.asked.borrow_and_update();
+        self.answered.send_if_modified(|answered| std::mem::replace(answered, asked) != asked);
+    }
+}
 
 /// Locks a folder for this process, for as long as what it gives is held.
 pub type LockWorking = Box<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send>;
@@ -59,6 +90,8 @@ impl fmt::Debug for Tell {
 pub struct Host {
     /// Called by the loop itself, this often: the watchdog.
     pub beat: Option<Beat>,
+    /// Answered by the loop itself, after each turn.
+    pub pulse: Option<Pulse>,
     /// Called once, when the first scan is done and the watches are in place.
     pub ready: Box<dyn FnOnce() + Send>,
     /// Locks a working folder for this process; the error is for a person.

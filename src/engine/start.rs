@@ -32,7 +32,7 @@ impl Engine {
         publish: watch::Sender<Status>,
     ) -> Result<Option<Self>, EngineError> {
         let Deps { mut config, state_dir, ledger, ledger_was_good, keys, client, once, host } = deps;
-        let Host { beat, ready, lock_working, tell } = host;
+        let Host { beat, pulse, ready, lock_working, tell } = host;
         let mut ready = Some(ready);
         let clock = Clock::start();
         let (tx, rx) = mpsc::channel(1024);
@@ -95,6 +95,7 @@ impl Engine {
         let config = &ctx.config;
         let mut engine = Self {
             host_beat: beat,
+            pulse,
             host_ready: ready,
             lock_working,
             working_lock: Some(working_lock),

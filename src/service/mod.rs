@@ -1,11 +1,13 @@
-//! What ties the daemon to the machine it runs on: systemd, signals, the single-instance lock, logging and
-//! the status file.
+//! What ties the daemon to the machine it runs on: systemd, signals, the single-instance lock, logging, the
+//! status file, metrics and health.
 //!
 //! Nothing here knows what a drop is or what an answer means. Each module can be used alone, and none keeps
 //! state for another.
 
 pub mod lock;
 pub mod logging;
+pub mod metrics;
+pub mod monitor;
 pub mod notify;
 pub mod signals;
 pub mod status_file;

@@ -2,8 +2,8 @@
 //! root's privileges, and a clock that is set. Each is of one daemon or one namespace, never of the machine.
 //!
 //! What a machine can't do makes a test fail, and the message says how to leave such tests out:
-//! `REIMAGINED_TESTS_WITHOUT`, a list of `namespaces`, `strace`, `faketime` and `systemd` (see [`super::boot`]). They
-//! say so loudly then.
+//! `REIMAGINED_TESTS_WITHOUT`, a list of `namespaces`, `strace`, `faketime`, `prometheus` and `systemd` (see
+//! [`super::boot`]). They say so loudly then.
 
 use std::cell::Cell;
 use std::ffi::{CString, OsStr};

@@ -5,7 +5,10 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
+use reimagined::config::{Backend, Config, ReferenceMode, Unconfirmed};
 use support::Site;
 
 /// What a command says on stderr, and its exit code.
@@ -145,4 +148,84 @@ fn without_folders_it_says_what_to_do() {
     let (code, said) = says(&site, &["run", "--once"]);
     assert_eq!(code, 2);
     assert!(said.contains("inbox") && said.contains("reimagined init"), "{said}");
+}
+
+/// What version 0.1.0 wrote for its users.
+const RELEASED: &str = include_str!("fixtures/released/config-0.1.0.toml");
+
+/// `text` with what is commented out as an example taken in.
+fn uncommented(text: &str) -> String {
+    let key =
+        |line: &str| line.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_lowercase() || c == '_'));
+    let line = |line: &str| match line.strip_prefix("# ") {
+        Some(rest) if key(rest) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_configuration_of_the_first_version_is_still_read_and_means_what_it_meant() {
+    let read = |text: &str| {
+        let home = Path::new("/home/ann");
+        Config::parse(text, &home.join(".config/reimagined/config.toml"), Some(home)).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let s = Duration::from_secs;
+    let config = read(RELEASED);
+    assert_eq!(config.warnings, []);
+    let api = &config.api;
+    assert_eq!(api.base_url.as_str(), "https://api.segmind.com/");
+    assert_eq!(api.model, "/v1/bria-reimagine");
+    assert_eq!(api.upload_url.as_str(), "https://workflows-api.segmind.com/upload-asset");
+    assert_eq!((api.key_file.as_ref(), api.timeout, api.connect_timeout), (None, s(180), s(10)));
+    assert_eq!((api.requests_per_minute, api.max_in_flight), (50, 4));
+    let folders = &config.folders;
+    let at = |name: &str| Path::new("/home/ann/reimagine").join(name);
+    assert_eq!((&folders.inbox, folders.working.as_ref()), (&at("inbox"), None));
+    assert_eq!((&folders.outbox, &folders.archive, &folders.errors), (&at("outbox"), &at("archive"), &at("errors")));
+    let watch = &config.watch;
+    assert_eq!((watch.backend, watch.settle, watch.folder_settle), (Backend::Auto, s(2), s(3)));
+    assert_eq!((watch.sidecar_wait, watch.lone_wait, watch.give_up), (s(1), s(30), s(600)));
+    assert_eq!((watch.rescan, watch.poll_interval, watch.ignore.patterns().len()), (s(300), s(2), 0));
+    let reference = &config.reference;
+    assert_eq!((&reference.mode, reference.max_edge, reference.max_bytes), (&ReferenceMode::Upload, 2048, 12_000_000));
+    assert_eq!((reference.strip_metadata, reference.upload_cache), (true, s(86_400)));
+    let retry = &config.retry;
+    assert_eq!((retry.max_attempts, retry.first_delay, retry.max_delay), (4, s(2), s(300)));
+    assert_eq!((retry.unconfirmed, retry.probe_interval), (Unconfirmed::Hold, s(60)));
+    let limits = &config.limits;
+    assert_eq!((limits.images_per_hour, limits.images_per_day, limits.max_variants), (0, 500, 8));
+    assert!(limits.locked.is_empty());
+    assert_eq!((config.output.name.as_str(), config.output.provenance), ("{stem}", true));
+    let service = &config.service;
+    assert_eq!((service.grace, service.keep_history, service.state_dir.as_ref()), (s(195), s(400 * 86_400), None));
+    assert!(config.preset.is_empty());
+
+    // The keys that it only showed.
+    let shown = read(&uncommented(RELEASED));
+    assert_eq!(shown.warnings, []);
+    assert_eq!(shown.api.key_file.as_deref(), Some(Path::new("/home/ann/.config/reimagined/api-key")));
+    assert_eq!(shown.folders.working, Some(at("working")));
+    assert_eq!(shown.service.state_dir.as_deref(), Some(Path::new("/home/ann/.local/state/reimagined")));
+    assert_eq!(shown.preset.iter().count(), 17);
+}
+
+#[test]
+fn what_the_first_version_wrote_is_found_good_by_check() {
+    let site = Site::new();
+    let put = |path: &str, text: &str| {
+        fs::create_dir_all(site.path(path).parent().unwrap()).unwrap();
+        fs::write(site.path(path), text).unwrap();
+    };
+    put(".config/reimagined/config.toml", RELEASED);
+    put("reimagine/inbox/autumn-cafe/preset.toml", include_str!("fixtures/released/preset-0.1.0.toml"));
+    for folder in ["outbox", "archive", "errors"] {
+        fs::create_dir_all(site.path("reimagine").join(folder)).unwrap();
+    }
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_reimagined"));
+    command.env_clear().env("HOME", site.path("")).env("SEGMIND_API_KEY", support::KEY).args(["check", "--offline"]);
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_eq!((output.status.code(), said[1].as_str()), (Some(0), ""), "{}", said[0]);
+    assert!(said[0].contains("1 preset") && said[0].contains("Everything is in place."), "{}", said[0]);
 }

@@ -201,6 +201,11 @@ fn a_ledger_of_a_newer_version_is_refused_and_left_as_it_is() {
     let open = Connection::open(&ledger).unwrap();
     open.pragma_update(None, "user_version", 99).unwrap();
     drop(open);
+    // As the newer version left it.
+    let mut status = site.status();
+    status["version"] = "9.8.7".into();
+    status["something"] = json!({ "new": true });
+    fs::write(site.path("state/status.json"), status.to_string()).unwrap();
     site.put_picture("inbox/b.jpg");
     let before = fs::read(&ledger).unwrap();
     for _ in 0..2 {
@@ -209,9 +214,18 @@ fn a_ledger_of_a_newer_version_is_refused_and_left_as_it_is() {
         assert!(fs::read(&ledger).unwrap() == before, "its bytes have changed");
     }
     let logs = site.logs();
-    for words in ["written by a newer version", "schema 99", "install that version"] {
+    let retry = site.call(&["retry", "--all"]);
+    assert_eq!(retry.status.code(), Some(2));
+    let retry = String::from_utf8(retry.stderr).unwrap();
+    let ours = format!("this is {}", env!("CARGO_PKG_VERSION"));
+    let path = ledger.to_str().unwrap();
+    for words in [path, "newer version", "schema 99", "reimagined 9.8.7 ran there last", &ours, "install that version"]
+    {
         assert!(logs.contains(words), "{words} is not in: {logs}");
+        assert!(retry.contains(words), "{words} is not in: {retry}");
     }
+    assert_eq!(logs.matches("newer version").count(), 4, "each said it once: {logs}");
+    assert!(site.told()["version"] == "9.8.7", "status needs no ledger");
     assert!(site.names("state").iter().all(|name| !name.contains(".damaged-")), "it is not damaged");
     assert_eq!((site.names("inbox"), site.api.calls().len()), (vec!["b.jpg".to_owned()], 1));
 }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reimagined::config::Problems;
 use reimagined::config::preset_file;
 use reimagined::config::sidecar::{parse_json, parse_toml, parse_txt};
+use reimagined::config::{Problems, Told};
 use reimagined::domain::params::{Key, UNSET, Value};
 use reimagined::domain::preset::{By, Layer, Rules, Setting, merge};
 use reimagined::domain::request::plan_request;
@@ -33,7 +33,11 @@ pub fn sidecar(data: &[u8]) {
 /// A folder's preset.
 pub fn preset(data: &[u8]) {
     let Some(layer) = judged(preset_file::parse(data, "preset.toml"), data) else { return };
-    comes_back(&layer, |text| preset_file::parse(text, "preset.toml"), |_, _| Ok(layer.clone()));
+    comes_back(
+        &layer,
+        |text| preset_file::parse(text, "preset.toml"),
+        |_, _| Ok(Told { value: layer.clone(), warnings: Vec::new() }),
+    );
 }
 
 fn rules() -> Rules {
@@ -45,10 +49,11 @@ fn settings(layer: &Layer) -> BTreeMap<Key, Setting> {
 }
 
 /// A complaint names the file and a place in it, and fits on a screen; a layer holds only what may stand in it.
-fn judged(read: Result<Layer, Problems>, data: &[u8]) -> Option<Layer> {
+fn judged(read: Result<Told<Layer>, Problems>, data: &[u8]) -> Option<Layer> {
     let lines = 1 + data.iter().filter(|b| **b == b'\n').count();
     match read {
-        Ok(layer) => {
+        Ok(Told { value: layer, warnings }) => {
+            assert!(warnings.iter().all(|warning| warning.line.is_some()), "{warnings:?}");
             for (key, setting, origin) in layer.iter() {
                 if let Setting::Set(value) = setting {
                     assert_eq!(key.check(value), Ok(()), "{key}");
@@ -75,8 +80,8 @@ fn judged(read: Result<Layer, Problems>, data: &[u8]) -> Option<Layer> {
 /// What was read says the same when it is written down and read again, and can be asked for.
 fn comes_back(
     layer: &Layer,
-    toml: impl Fn(&[u8]) -> Result<Layer, Problems>,
-    json: impl Fn(&[u8], &str) -> Result<Layer, Problems>,
+    toml: impl Fn(&[u8]) -> Result<Told<Layer>, Problems>,
+    json: impl Fn(&[u8], &str) -> Result<Told<Layer>, Problems>,
 ) {
     let mut as_json = serde_json::Map::new();
     let mut as_toml = toml::Table::new();
@@ -91,9 +96,9 @@ fn comes_back(
     let as_json = serde_json::Value::Object(as_json).to_string();
     if !layer.is_empty() {
         let again = toml(as_toml.to_string().as_bytes()).expect("what was read can be written as TOML");
-        assert_eq!(settings(&again), settings(layer));
+        assert_eq!(settings(&again.value), settings(layer));
         let again = json(as_json.as_bytes(), "b.json").expect("what was read can be written as JSON");
-        assert_eq!(settings(&again), settings(layer));
+        assert_eq!(settings(&again.value), settings(layer));
     }
     let Ok(resolved) = merge(std::slice::from_ref(layer), &rules()) else { return };
     for has_picture in [true, false] {

@@ -124,7 +124,9 @@ pub enum Command {
     #[command(
         long_about = "Writes a commented configuration, the folders and a sample preset, and says what to do next.\n\n\
         Without DIR the configuration goes into the user's configuration directory and the folders into ~/reimagine. \
-        With DIR all of it goes there: DIR/config.toml, DIR/inbox and so on. Nothing is overwritten."
+        With DIR all of it goes there: DIR/config.toml, DIR/inbox and so on. Nothing is overwritten.\n\n\
+        With --service it installs the systemd service as well: it shows each file, folder and command, asks, and does \
+        it; starting it is left to you. --remove takes it away again."
     )]
     Init(Init),
     /// Runs the daemon in the foreground, logging to stderr
@@ -172,13 +174,43 @@ pub enum Command {
     Man(Man),
 }
 
-/// `reimagined init [DIR]`
+/// `reimagined init [DIR]`, `reimagined init --service`
 #[derive(Clone, Debug, Default, Args)]
-#[command(after_help = "Examples:\n  reimagined init\n  reimagined init /srv/reimagine")]
+#[command(after_help = "Examples:\n  reimagined init\n  reimagined init /srv/reimagine\n  \
+        reimagined init --service --dry-run       what it would do, for you alone\n  \
+        sudo reimagined init --service            for this machine, with a user of its own\n  \
+        reimagined init --service --remove        take it away again; pictures stay")]
 pub struct Init {
     /// The folder for configuration and drops
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", conflicts_with = "service")]
     pub dir: Option<PathBuf>,
+    /// Install it as a systemd service, for you (user) or for this machine (system) [else: system for root, user for others]
+    #[arg(long, value_name = "WHOSE", num_args = 0..=1, require_equals = true, hide_possible_values = true)]
+    pub service: Option<Option<Whose>>,
+    /// Show what would be done, and do nothing
+    #[arg(long, requires = "service")]
+    pub dry_run: bool,
+    /// Ask nothing
+    #[arg(long, short, requires = "service")]
+    pub yes: bool,
+    /// Where to take the API key from, - for standard input [else: it is asked for on a terminal]
+    #[arg(long, value_name = "FILE", requires = "service", conflicts_with = "remove")]
+    pub key_from: Option<PathBuf>,
+    /// Take the service away again: what was written and not edited; never pictures, never the ledger
+    #[arg(long, requires = "service")]
+    pub remove: bool,
+    /// Install below another root, for a system that is not running
+    #[arg(long, value_name = "DIR", requires = "service")]
+    pub root: Option<PathBuf>,
+}
+
+/// For whom a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Whose {
+    /// One person.
+    User,
+    /// Everybody on this machine.
+    System,
 }
 
 /// `reimagined run [--once]`
@@ -363,6 +395,9 @@ mod tests {
         for line in [
             "init",
             "init dir",
+            "init --service",
+            "init --service=user --dry-run --yes --key-from k",
+            "init --service=system --remove --root r -y",
             "run",
             "run --once",
             "check",
@@ -393,6 +428,12 @@ mod tests {
             "",
             "nonsense",
             "run --twice",
+            "init dir --service",
+            "init --service user",
+            "init --service=both",
+            "init --remove",
+            "init --dry-run",
+            "init --service --remove --key-from k",
             "retry",
             "retry a --all",
             "status extra",

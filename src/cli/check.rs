@@ -43,7 +43,10 @@ impl Report {
     }
 
     fn warn(&mut self, text: impl Into<String>) {
-        self.warnings.push(text.into());
+        let text = text.into();
+        if !self.warnings.contains(&text) {
+            self.warnings.push(text);
+        }
     }
 
     fn problem(&mut self, text: impl Into<String>) {
@@ -101,6 +104,9 @@ pub fn run(global: &Global, args: &Check) -> Result<(), Failure> {
 
     let mut report = Report::default();
     report.fact("Configuration", show(config.file.as_os_str()));
+    for warning in &config.warnings {
+        report.warn(warning.to_string());
+    }
     let there = folders::look(&config, &state_dir, &mut report);
     let mut found = there.then(|| inbox::survey(&config));
     if let Some(found) = &found {

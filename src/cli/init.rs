@@ -1,7 +1,16 @@
-//! `reimagined init [DIR]`: a commented configuration, the folders and a sample preset.
+//! `reimagined init [DIR]`: a commented configuration, the folders and a sample preset; with `--service` the
+//! whole service.
 //!
 //! Looks at every place first: where something stands already, nothing at all is written. The sample preset
 //! stands in a folder of its own, so that nothing is sent from the inbox itself before somebody said how.
+
+mod ask;
+mod places;
+mod plan;
+mod programs;
+mod remove;
+mod service;
+mod texts;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -42,6 +51,9 @@ impl Layout {
 
 /// Writes them, or nothing at all.
 pub fn run(global: &Global, args: &Init) -> Result<(), Failure> {
+    if let Some(whose) = args.service {
+        return service::run(global, args, whose);
+    }
     let layout = layout(global, args)?;
     refuse_to_overwrite(&layout)?;
     let mut made = Made::default();
@@ -191,8 +203,7 @@ fn next_steps(layout: &Layout) -> String {
         shown(&layout.base.join("outbox").join(SAMPLE)),
     );
     text.push_str(
-        "To run it as a service: systemd/user/reimagined.service (for you alone) or systemd/reimagined.service (for\n\
-         everybody on this machine) of the distribution; what to do with it stands at its head.\n",
+        "To run it as a service:  reimagined init --service   (as root: for this machine, else for you alone)\n",
     );
     if !layout.found_by_itself {
         let _ = writeln!(text, "Instead of --config you can set REIMAGINED_CONFIG={}.", quoted(&layout.config));

@@ -43,7 +43,7 @@ impl Book {
         }
         match SqliteLedger::open(&path) {
             Ok(ledger) => Ok(Self::Open(Box::new(ledger))),
-            Err(e @ LedgerError::Newer { .. }) => Err(Failure::usage(e.to_string())),
+            Err(e @ LedgerError::Newer { .. }) => Err(setup::newer(&e, state_dir)),
             // A damaged one is the daemon's to set aside.
             Err(e) => Ok(Self::Closed(e.to_string())),
         }

@@ -31,6 +31,7 @@ pub fn run(global: &Global, args: &Run) -> Result<(), Failure> {
     let sink = progress.as_ref().map(Progress::sink);
     logging::init(global.logging(sink)).map_err(|e| Failure::usage(e.to_string()))?;
     let config = setup::configuration(global)?;
+    say_warnings(&config);
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         // Caught from the first moment on, so that no signal finds the default action half-way.
@@ -52,6 +53,13 @@ pub fn run(global: &Global, args: &Run) -> Result<(), Failure> {
         return Err(Failure::new(Code::SomeFailed, String::new()));
     }
     Ok(())
+}
+
+/// What is to be said of a good configuration, once when it is read.
+fn say_warnings(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Two threads carry everything that waits; what blocks has threads of its own, which go when idle.
@@ -159,6 +167,7 @@ async fn ask(control: &mpsc::Sender<Control>, signal: Signal, file: &Path, monit
                     if let Some(monitor) = monitor {
                         monitor.listen(config.metrics.listen);
                     }
+                    say_warnings(&config);
                     Some(Control::Reload(Box::new(config)))
                 }
                 Ok(Err(problems)) => {

@@ -7,13 +7,19 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::config::{self, Config};
+use crate::domain::ids::show_text;
 use crate::engine::KeyRing;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger as _, LedgerError};
 use crate::segmind::{CREDENTIAL, KeySource, VARIABLE};
 
+use crate::service::status_file;
+
 use super::args::Global;
 use super::exit::Failure;
+
+/// What this program is.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The ledger's name in the state directory.
 pub const LEDGER: &str = "ledger.db";
@@ -64,13 +70,27 @@ pub fn damaged_ledgers(state_dir: &Path) -> Vec<String> {
     names
 }
 
+/// The ledger of a newer version: what happened, which version that was, and what to do.
+pub fn newer(error: &LedgerError, state_dir: &Path) -> Failure {
+    // The status beside it is of the program that ran there last.
+    let last = status_file::read(state_dir).ok().flatten().map(|status| status.version);
+    let which = match last.filter(|version| !version.is_empty() && version != VERSION) {
+        Some(version) => format!("reimagined {} ran there last, this is {VERSION}. ", show_text(&version)),
+        None => format!("This is reimagined {VERSION}. "),
+    };
+    Failure::usage(format!(
+        "{error}. {which}A ledger goes no way back: install that version again, or set another [service] state_dir \
+         (what lies in working then goes to errors). Nothing was changed."
+    ))
+}
+
 /// Opens the ledger in `state_dir`. A damaged one is set aside, said loudly, and a new one begun; a newer one
 /// is refused and left alone.
 pub fn ledger(state_dir: &Path) -> Result<(SqliteLedger, bool), Failure> {
     let path = state_dir.join(LEDGER);
     let mut ledger = match SqliteLedger::open(&path) {
         Ok(ledger) => ledger,
-        Err(e @ LedgerError::Newer { .. }) => return Err(Failure::usage(e.to_string())),
+        Err(e @ LedgerError::Newer { .. }) => return Err(newer(&e, state_dir)),
         Err(LedgerError::Damaged { why, .. }) => {
             let kept =
                 SqliteLedger::set_aside(&path, Timestamp::now()).map_err(|e| Failure::unexpected(e.to_string()))?;

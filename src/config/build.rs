@@ -8,8 +8,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::document::Document;
-use super::layer::{self, MOST_PROBLEMS, Naming, Raw, what};
+use super::layer::{self, MOST_PROBLEMS, Naming, Raw, Said, what};
 use super::problem::{Problem, Problems, nearest};
+use super::renamed::{self, PRESET, Renamed};
 use super::settings::{Backend, Config, Ignore, ReferenceMode, Unconfirmed};
 use super::toml_text;
 use super::values::{address, choice, duration, flag, loopback, model, number, path, size, template, text};
@@ -17,7 +18,7 @@ use crate::domain::params::Key;
 use crate::domain::preset::By;
 
 /// Every section but `[preset]`, and its keys.
-const SECTIONS: [(&str, &[&str]); 9] = [
+pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
     (
         "api",
         &[
@@ -54,19 +55,31 @@ const SECTIONS: [(&str, &[&str]); 9] = [
     ("metrics", &["listen"]),
 ];
 
-const PRESET: &str = "preset";
-
 const NO_KEY_HERE: &str = "a key may not stand in the configuration, which is read and copied by many: give it as the \
      systemd credential segmind-api-key, as $SEGMIND_API_KEY, or in a file that only you can read and that [api] \
      key_file names";
 
-/// Reads `bytes`. `label` is the file for people, `path` where it lies (absolute), for relative paths.
-pub(super) fn config(bytes: &[u8], label: &str, path: &Path, home: Option<&Path>) -> Result<Config, Problems> {
+/// Reads `bytes`. `label` is the file for people, `path` where it lies (absolute), for relative paths; `renamed`
+/// are the keys that had other names.
+pub(super) fn config(
+    bytes: &[u8],
+    label: &str,
+    path: &Path,
+    home: Option<&Path>,
+    renamed: &[Renamed],
+) -> Result<Config, Problems> {
     let doc = Document::new(label, bytes)?;
     let mut syntax = Vec::new();
     let parsed = toml_text::parse(doc, &mut syntax);
-    let mut reader =
-        Reader { doc, values: BTreeMap::new(), base: path.parent().unwrap_or(Path::new("/")), home, problems: vec![] };
+    let mut reader = Reader {
+        doc,
+        values: BTreeMap::new(),
+        base: path.parent().unwrap_or(Path::new("/")),
+        home,
+        renamed,
+        problems: vec![],
+        warnings: vec![],
+    };
     let preset = reader.sort(&parsed.table);
     let mut config = Config::default_for(path, home.unwrap_or(Path::new("/")));
     reader.fill(&mut config);
@@ -76,6 +89,8 @@ pub(super) fn config(bytes: &[u8], label: &str, path: &Path, home: Option<&Path>
     let mut problems = syntax;
     problems.extend(parsed.quiet(reader.problems));
     Problems::none_of(problems)?;
+    config.warnings = reader.warnings;
+    config.warnings.sort_by_key(|warning| (warning.line, warning.column));
     Ok(config)
 }
 
@@ -92,7 +107,9 @@ struct Reader<'a> {
     values: BTreeMap<(&'static str, &'static str), Found>,
     base: &'a Path,
     home: Option<&'a Path>,
+    renamed: &'a [Renamed],
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
 }
 
 impl Reader<'_> {
@@ -134,7 +151,15 @@ impl Reader<'_> {
             let word = name.get_ref().as_ref();
             let at = name.span().start;
             let shown = format!("[{section}] {word}");
-            if let Some(key) = keys.iter().find(|key| **key == word) {
+            let new = renamed::now_called(self.renamed, section, word);
+            if let Some(key) = keys.iter().find(|key| **key == new.unwrap_or(word)) {
+                if let Some(new) = new {
+                    if table.contains_key(new) || self.has(section, key) {
+                        self.wrong(at, &shown, &renamed::given_twice(new));
+                        continue;
+                    }
+                    self.warnings.push(self.doc.problem(at, Some(&shown), renamed::still_read(new)));
+                }
                 let found = Found {
                     value: toml_text::raw(value.get_ref()),
                     at: toml_text::at(name, value),
@@ -293,7 +318,12 @@ impl Reader<'_> {
 
     fn locked(&mut self, c: &mut Config) {
         for (at, word) in self.texts("limits", "locked").unwrap_or_default() {
-            match Key::parse(&word) {
+            let new = renamed::now_called(self.renamed, PRESET, &word);
+            if let Some(new) = new {
+                let message = format!("\"{word}\" {}", renamed::still_read(new));
+                self.warnings.push(self.doc.problem(at, Some("[limits] locked"), message));
+            }
+            match Key::parse(new.unwrap_or(&word)) {
                 Some(key) if key.in_sidecar() => {
                     c.limits.locked.insert(key);
                 }
@@ -371,8 +401,11 @@ impl Reader<'_> {
         entries.retain(|entry| !is_secret(&entry.key));
         let file = c.file.file_name().unwrap_or(c.file.as_os_str()).to_string_lossy();
         let source = format!("{file} [preset]");
-        let naming = Naming { by: By::Preset, source: &source, before: "[preset] " };
-        c.preset = layer::read(self.doc, &naming, entries, &mut self.problems);
+        let naming = Naming { by: By::Preset, source: &source, before: "[preset] ", renamed: self.renamed };
+        let mut said = Said { problems: std::mem::take(&mut self.problems), ..Said::default() };
+        c.preset = layer::read(self.doc, &naming, entries, &mut said);
+        self.problems = said.problems;
+        self.warnings.extend(said.warnings);
         for fault in c.preset.faults(&c.rules()) {
             let problem = Problem::of_file(self.doc.label, fault.message);
             let key = Some(format!("[preset] {}", fault.key));

@@ -1,9 +1,11 @@
 //! Keys and values as they stand in a file, whichever syntax it has, to a checked [`Layer`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::document::Document;
 use super::problem::{Problem, nearest};
+use super::renamed::{self, PRESET, Renamed};
 use crate::domain::params::{Key, Kind, UNSET, Value};
 use crate::domain::preset::{By, Layer, Origin, Setting};
 
@@ -40,18 +42,39 @@ pub(crate) struct Naming<'a> {
     pub(crate) source: &'a str,
     /// What stands before a key in a problem: `[preset] ` in the configuration, else nothing.
     pub(crate) before: &'static str,
+    /// Keys that had other names.
+    pub(crate) renamed: &'a [Renamed],
 }
 
-/// The layer that `entries` make. What is wrong is added to `problems`, and the rest is read on.
-pub(crate) fn read(doc: Document<'_>, naming: &Naming<'_>, entries: Vec<Entry>, problems: &mut Vec<Problem>) -> Layer {
+/// What is said of the entries of a file: what is wrong, and what is only to be known.
+#[derive(Default)]
+pub(crate) struct Said {
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) warnings: Vec<Problem>,
+}
+
+/// The layer that `entries` make. What is wrong is added to what is `said`, and the rest is read on.
+pub(crate) fn read(doc: Document<'_>, naming: &Naming<'_>, entries: Vec<Entry>, said: &mut Said) -> Layer {
     let source: Arc<str> = naming.source.into();
     let mut layer = Layer::new();
+    let names: BTreeSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
     for entry in entries {
+        let problems = &mut said.problems;
         if problems.len() >= MOST_PROBLEMS {
             break;
         }
         let shown = format!("{}{}", naming.before, entry.key);
-        let Some(key) = known(&entry.key, naming.by, doc, entry.key_at, &shown, problems) else { continue };
+        let new = renamed::now_called(naming.renamed, PRESET, &entry.key);
+        let name = new.unwrap_or(&entry.key);
+        let Some(key) = known(name, naming.by, doc, entry.key_at, &shown, problems) else { continue };
+        if let Some(new) = new {
+            // The second of two old names of one key is no better than an old name beside the new one.
+            if names.contains(new) || layer.iter().any(|(other, ..)| other == key) {
+                problems.push(doc.problem(entry.key_at, Some(&shown), renamed::given_twice(new)));
+                continue;
+            }
+            said.warnings.push(doc.problem(entry.key_at, Some(&shown), renamed::still_read(new)));
+        }
         if let Some(other) = shots_twice(&layer, key) {
             let message = format!("is one setting with {other}, which stands in this file too: give one of them");
             problems.push(doc.problem(entry.key_at, Some(&shown), message));

@@ -60,12 +60,12 @@ pub fn user_config(env: Env<'_>) -> Option<PathBuf> {
 /// The state directory: `[service] state_dir`, else `$STATE_DIRECTORY` (the first of several), else the user's;
 /// `None` without a home directory.
 pub fn state_dir(config: &Config, env: Env<'_>) -> Option<PathBuf> {
-    config
-        .service
-        .state_dir
-        .clone()
-        .or_else(|| first_of(env, "STATE_DIRECTORY"))
-        .or_else(|| Some(base(env, "XDG_STATE_HOME", ".local/state")?.join(PROGRAM)))
+    config.service.state_dir.clone().or_else(|| first_of(env, "STATE_DIRECTORY")).or_else(|| state_home(env))
+}
+
+/// The user's own state directory; `None` without a home directory.
+pub fn state_home(env: Env<'_>) -> Option<PathBuf> {
+    Some(base(env, "XDG_STATE_HOME", ".local/state")?.join(PROGRAM))
 }
 
 /// `$HOME`, else what the system knows of the user.

@@ -16,6 +16,7 @@ pub mod units;
 mod build;
 mod document;
 mod layer;
+mod renamed;
 mod toml_text;
 mod values;
 
@@ -23,6 +24,7 @@ pub(crate) use document::read_at_most;
 pub use document::{ReadError, read_limited};
 pub use locate::{NotFound, find, state_dir};
 pub use problem::{Problem, Problems};
+pub use renamed::Told;
 pub use settings::{
     Api, Backend, Config, Folders, Ignore, Limits, Output, Reference, ReferenceMode, Retry, Service, Unconfirmed, Watch,
 };

@@ -9,6 +9,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use url::Url;
 
 use super::problem::{Problem, Problems};
+use super::renamed::RENAMED;
 use super::{build, document};
 use crate::domain::ids::RelPath;
 use crate::domain::params::Key;
@@ -39,6 +40,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[preset]`: the look of every folder that says nothing else.
     pub preset: Layer,
+    /// What is to be said of the file although it is good, such as a key under its old name; in its order.
+    pub warnings: Vec<Problem>,
 }
 
 /// Where the service is and how fast it is used.
@@ -324,6 +327,7 @@ impl Config {
             service: Service { grace: s(195), keep_history: s(400 * 24 * 3600), state_dir: None },
             metrics: Metrics::default(),
             preset: Layer::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -336,13 +340,13 @@ impl Config {
         let bytes = document::read_at_most(&file, super::LONGEST_TEXT_BYTES).map_err(|e| of_file(e.to_string()))?;
         let bytes = bytes.ok_or_else(|| of_file("is over 1 MiB, which is too long".into()))?;
         let home = directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
-        build::config(&bytes, &label, &absolute, home.as_deref())
+        build::config(&bytes, &label, &absolute, home.as_deref(), RENAMED)
     }
 
     /// Reads a configuration from its text. Relative paths count from the folder of `path`, `~` is `home`;
     /// without one, a folder that needs it is a problem.
     pub fn parse(text: &str, path: &Path, home: Option<&Path>) -> Result<Self, Problems> {
-        build::config(text.as_bytes(), &path.display().to_string(), path, home)
+        build::config(text.as_bytes(), &path.display().to_string(), path, home, RENAMED)
     }
 
     /// What its `[limits]` say about presets and sidecars.

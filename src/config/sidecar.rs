@@ -10,14 +10,15 @@ use jsonc_parser::common::Ranged as _;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
 use super::document::Document;
-use super::layer::{self, Entry, MOST_PROBLEMS, Naming, Raw};
+use super::layer::{self, Entry, MOST_PROBLEMS, Naming, Raw, Said};
 use super::preset_file;
 use super::problem::{Problem, Problems};
+use super::renamed::{RENAMED, Renamed, Told};
 use crate::domain::params::{Key, Value};
 use crate::domain::preset::{By, Layer, Origin, Setting};
 
 /// Reads a `.txt`: the whole text is the prompt, without a BOM and the blank space around it.
-pub fn parse_txt(bytes: &[u8], label: &str) -> Result<Layer, Problems> {
+pub fn parse_txt(bytes: &[u8], label: &str) -> Result<Told<Layer>, Problems> {
     let doc = Document::new(label, bytes)?;
     let prompt = doc.text.trim();
     if prompt.is_empty() {
@@ -27,17 +28,21 @@ pub fn parse_txt(bytes: &[u8], label: &str) -> Result<Layer, Problems> {
     let line = Some(doc.line(doc.text.len() - doc.text.trim_start().len()));
     let origin = Origin { by: By::Text, source: label.into(), line };
     layer.put(Key::Prompt, Setting::Set(Value::Text(prompt.to_owned())), origin);
-    Ok(layer)
+    Ok(Told::plainly(layer))
 }
 
 /// Reads a `.toml`.
-pub fn parse_toml(bytes: &[u8], label: &str) -> Result<Layer, Problems> {
+pub fn parse_toml(bytes: &[u8], label: &str) -> Result<Told<Layer>, Problems> {
     not_blank(bytes, label)?;
-    preset_file::parse_toml(bytes, label, By::Request)
+    preset_file::parse_toml(bytes, label, By::Request, RENAMED)
 }
 
 /// Reads a `.json`: strict JSON, an object, no key twice.
-pub fn parse_json(bytes: &[u8], label: &str) -> Result<Layer, Problems> {
+pub fn parse_json(bytes: &[u8], label: &str) -> Result<Told<Layer>, Problems> {
+    json(bytes, label, RENAMED)
+}
+
+pub(super) fn json(bytes: &[u8], label: &str, renamed: &[Renamed]) -> Result<Told<Layer>, Problems> {
     not_blank(bytes, label)?;
     let doc = Document::new(label, bytes)?;
     // The one parser knows exactly what JSON is, the other where things stand.
@@ -51,7 +56,7 @@ pub fn parse_json(bytes: &[u8], label: &str) -> Result<Layer, Problems> {
         return Err(doc.problem(0, None, "must be an object, { … }, with the API's parameters as keys").into());
     };
 
-    let mut problems: Vec<Problem> = Vec::new();
+    let mut said = Said::default();
     let mut seen = BTreeSet::new();
     let mut entries = Vec::new();
     for property in &object.properties {
@@ -61,16 +66,17 @@ pub fn parse_json(bytes: &[u8], label: &str) -> Result<Layer, Problems> {
         };
         let key_at = property.name.range().start;
         if !seen.insert(key.clone()) {
-            if problems.len() < MOST_PROBLEMS {
-                problems.push(doc.problem(key_at, Some(&key), "stands here twice: give it once"));
+            if said.problems.len() < MOST_PROBLEMS {
+                said.problems.push(doc.problem(key_at, Some(&key), "stands here twice: give it once"));
             }
             continue;
         }
         entries.push(Entry { key, key_at, value: raw(&property.value), value_at: property.value.range().start });
     }
-    let layer = layer::read(doc, &Naming { by: By::Request, source: label, before: "" }, entries, &mut problems);
-    Problems::none_of(problems)?;
-    Ok(layer)
+    let naming = Naming { by: By::Request, source: label, before: "", renamed };
+    let value = layer::read(doc, &naming, entries, &mut said);
+    Problems::none_of(said.problems)?;
+    Ok(Told { value, warnings: said.warnings })
 }
 
 fn not_blank(bytes: &[u8], label: &str) -> Result<(), Problems> {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::preset_file;
 
-type Parser = fn(&[u8], &str) -> Result<Layer, Problems>;
+type Parser = fn(&[u8], &str) -> Result<Told<Layer>, Problems>;
 
 fn complaint(parse: Parser, text: &str) -> String {
     let problems = parse(text.as_bytes(), "terrace").expect_err(text);
@@ -24,11 +24,11 @@ fn value(layer: &Layer, key: Key) -> Option<Value> {
 
 #[test]
 fn a_text_is_the_prompt_without_bom_and_blank_space() {
-    let layer = parse_txt("\u{feff}\n\n  A café, at dusk\nwith rain \n".as_bytes(), "a.txt").unwrap();
+    let layer = parse_txt("\u{feff}\n\n  A café, at dusk\nwith rain \n".as_bytes(), "a.txt").unwrap().value;
     assert_eq!(value(&layer, Key::Prompt), Some(Value::Text("A café, at dusk\nwith rain".into())));
     assert_eq!(layer.get(Key::Prompt).unwrap().1.line, Some(3));
     // The word is a prompt here: there is no syntax in a text.
-    assert!(value(&parse_txt(b"unset", "a.txt").unwrap(), Key::Prompt).is_some());
+    assert!(value(&parse_txt(b"unset", "a.txt").unwrap().value, Key::Prompt).is_some());
     for blank in ["", " \n\t", "\u{feff}"] {
         complaint(parse_txt, blank);
     }
@@ -41,7 +41,7 @@ fn the_apis_own_request_body_works_as_it_is() {
         "structure_ref_influence": 0.75, "steps_num": 12.0, "seed": 42, "fast": true, "enhance_image": false,
         "prompt_content_moderation": true, "content_moderation": false, "ip_signal": false,
         "include_generation_prefix": true}"#;
-    let layer = parse_json(body.as_bytes(), "a.json").unwrap();
+    let layer = parse_json(body.as_bytes(), "a.json").unwrap().value;
     assert_eq!(layer.iter().count(), 11);
     assert_eq!(value(&layer, Key::StepsNum), Some(Value::Integer(12)));
     assert_eq!(layer.get(Key::StepsNum).unwrap().1.line, Some(2));
@@ -141,10 +141,10 @@ fn values_are_of_the_right_type_and_within_their_range() {
 #[test]
 fn a_preset_takes_what_a_sidecar_may_not() {
     let text = b"sidecar = \"ignore\"\nreference = \"none\"\nenabled = false\npriority = -3\nprompt = \" \"\n";
-    let layer = preset_file::parse(text, "inbox/preset.toml").unwrap();
+    let layer = preset_file::parse(text, "inbox/preset.toml").unwrap().value;
     assert_eq!(value(&layer, Key::Priority), Some(Value::Integer(-3)));
     assert_eq!(layer.get(Key::Prompt).unwrap().0, &Setting::Unset);
-    assert!(preset_file::parse(b"", "inbox/preset.toml").unwrap().is_empty());
+    assert!(preset_file::parse(b"", "inbox/preset.toml").unwrap().value.is_empty());
     assert!(complaint(preset_file::parse, "referense = 1").contains("did you mean \"reference\"?"));
     assert!(preset_file::parse(&vec![b'#'; 1024 * 1024 + 1], "p").is_err());
 }

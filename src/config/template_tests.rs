@@ -39,9 +39,9 @@ fn every_key_of_the_example_can_be_uncommented() {
 
 #[test]
 fn the_sample_preset_is_one_also_with_every_key_uncommented() {
-    assert_eq!(preset_file::parse(preset_toml().as_bytes(), "p").unwrap().iter().count(), 1);
+    assert_eq!(preset_file::parse(preset_toml().as_bytes(), "p").unwrap().value.iter().count(), 1);
     let (text, count) = uncommented(preset_toml());
-    assert_eq!(preset_file::parse(text.as_bytes(), "p").unwrap().iter().count(), 1 + count);
+    assert_eq!(preset_file::parse(text.as_bytes(), "p").unwrap().value.iter().count(), 1 + count);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::config::{Problem, Told};
 use crate::domain::arrivals::{Candidate, PresetQuery, PresetState};
 use crate::domain::gate::Credits;
 use crate::domain::ids::{DropId, RelPath, ShotNo};
@@ -29,6 +30,8 @@ pub(super) struct Planned {
     pub recognition: crate::domain::ids::Fingerprint,
     pub known: Option<Known>,
     pub prepared: Option<Prepared>,
+    /// What is to be said of its sidecars although they are good.
+    pub warnings: Vec<Problem>,
 }
 
 /// What planning came to.
@@ -104,7 +107,7 @@ pub(super) enum Event {
     Looked(Vec<Looked>),
     Preset {
         query: PresetQuery,
-        state: PresetState,
+        state: Told<PresetState>,
     },
     Planned {
         candidate: Candidate,

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Told};
 use crate::domain::arrivals::{How, PresetQuery, PresetState, Rules};
 use crate::domain::ids::{Mono, RelPath};
 use crate::domain::kinds::NameKind;
@@ -265,7 +265,8 @@ impl Engine {
             self.spawn(async move {
                 let (config, inbox, asked) = (ctx.config.clone(), ctx.site.inbox.clone(), query.folder.clone());
                 let state = super::ctx::blocking(move || folder_state(&config, &inbox, &asked, &chain)).await;
-                let state = state.unwrap_or_else(|reason| PresetState::Broken { reason });
+                let state =
+                    state.unwrap_or_else(|reason| Told { value: PresetState::Broken { reason }, warnings: Vec::new() });
                 ctx.send(Event::Preset { query, state }).await;
             });
         }
@@ -277,8 +278,12 @@ impl Engine {
         folder.chain().into_iter().map(|folder| (folder.clone(), file(&folder))).collect()
     }
 
-    pub(super) fn preset_read(&mut self, query: &PresetQuery, state: PresetState, now: Mono) {
+    pub(super) fn preset_read(&mut self, query: &PresetQuery, state: Told<PresetState>, now: Mono) {
         self.preset_generation += 1;
+        for warning in &state.warnings {
+            self.warn_once(&warning.to_string());
+        }
+        let state = state.value;
         if let PresetState::Broken { reason } = &state {
             self.warn_once(&format!("a preset is broken, its folder waits: {reason}"));
         }

@@ -47,7 +47,7 @@ async fn plan(ctx: &Ctx, candidate: &Candidate, chain: Chain) -> Plan {
         Err(e) => return Plan::Environment(e.to_string()),
     };
     let (shots, known) = shots(&read.plan, known);
-    let Read { members, plan, picture, .. } = read;
+    let Read { members, plan, picture, warnings, .. } = read;
     let (reference, prepared) = match reference_of(ctx, &plan, picture, candidate).await {
         Ok(found) => found,
         Err(NoReference::Drop(why)) => return Plan::Failed(why, members),
@@ -70,6 +70,7 @@ async fn plan(ctx: &Ctx, candidate: &Candidate, chain: Chain) -> Plan {
         recognition,
         known,
         prepared,
+        warnings,
     }))
 }
 

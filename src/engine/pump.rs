@@ -254,6 +254,9 @@ impl Engine {
         }
         match plan {
             Plan::Ready(planned) => {
+                for warning in &planned.warnings {
+                    self.warn_once(&warning.to_string());
+                }
                 let used = planned.known.as_ref().is_some_and(|known| self.continued.contains(&known.id));
                 if self.gate.sends_back() || self.trouble.is_some() || used {
                     // Its upload may be too old by the time the pause ends; or another copy took up the ended

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Problem, Told};
 use crate::domain::arrivals::{Candidate, Member as Found, PresetState};
 use crate::domain::ids::{Facts, Fingerprint, RelPath, show};
 use crate::domain::kinds::SidecarKind;
@@ -56,6 +56,8 @@ pub struct Read {
     pub picture: Option<Picture>,
     /// Members' hashes and the request as written.
     pub recognition: Fingerprint,
+    /// What is to be said of its sidecars although they are good.
+    pub warnings: Vec<Problem>,
 }
 
 /// An opened picture.
@@ -95,7 +97,7 @@ pub fn facts(file: &File) -> std::io::Result<Facts> {
 }
 
 /// The layer of one folder's preset; `None` if it has none. The error is for a person.
-pub fn preset_layer(inbox: &Path, folder: &RelPath, name: &std::ffi::OsStr) -> Result<Option<Layer>, String> {
+pub fn preset_layer(inbox: &Path, folder: &RelPath, name: &std::ffi::OsStr) -> Result<Option<Told<Layer>>, String> {
     let label = show(folder.join(name).as_path().as_os_str());
     let opened = match Folder::existing(inbox, folder) {
         Ok(Some(dir)) => dir.open_dropped(name),
@@ -112,49 +114,63 @@ pub fn preset_layer(inbox: &Path, folder: &RelPath, name: &std::ffi::OsStr) -> R
     config::preset_file::parse(&bytes, &label).map(Some).map_err(|problems| problems.to_string())
 }
 
+/// What the presets above a drop come to.
+#[derive(Debug)]
+pub struct Looks {
+    /// The layers from the configuration down.
+    pub layers: Vec<Layer>,
+    /// What they come to.
+    pub resolved: Resolved,
+    /// What is to be said of the preset files although they are good.
+    pub warnings: Vec<Problem>,
+}
+
 /// The layers from the configuration down to `chain`'s last folder, and what they come to.
-pub fn resolve_folder(
-    config: &Config,
-    inbox: &Path,
-    chain: &[PresetFile],
-) -> Result<(Vec<Layer>, Resolved), (RelPath, String)> {
+pub fn resolve_folder(config: &Config, inbox: &Path, chain: &[PresetFile]) -> Result<Looks, (RelPath, String)> {
     let mut layers = vec![config.preset.clone()];
+    let mut warnings = Vec::new();
     let mut at = RelPath::root();
     for (folder, name) in chain {
         at = folder.clone();
         let Some(name) = name else { continue };
         if let Some(layer) = preset_layer(inbox, folder, name).map_err(|why| (folder.clone(), why))? {
-            layers.push(layer);
+            layers.push(layer.value);
+            warnings.extend(layer.warnings);
             // Each file answers for itself: a fault shows at the folder whose preset has it.
             merge(&layers, &config.rules()).map_err(|faults| (folder.clone(), faults.to_string()))?;
         }
     }
     let resolved = merge(&layers, &config.rules()).map_err(|faults| (at, faults.to_string()))?;
-    Ok((layers, resolved))
+    Ok(Looks { layers, resolved, warnings })
 }
 
-/// How the presets of `chain` want `folder`, its last, treated.
-pub fn folder_state(config: &Config, inbox: &Path, folder: &RelPath, chain: &[PresetFile]) -> PresetState {
-    match resolve_folder(config, inbox, chain) {
-        Ok((_, resolved)) => PresetState::Ok {
-            sidecar: resolved.sidecar(),
-            reference: resolved.reference(),
-            enabled: resolved.enabled(),
-            priority: resolved.priority(),
-        },
+/// How the presets of `chain` want `folder`, its last, treated; and what is to be said of those files.
+pub fn folder_state(config: &Config, inbox: &Path, folder: &RelPath, chain: &[PresetFile]) -> Told<PresetState> {
+    let mut warnings = Vec::new();
+    let value = match resolve_folder(config, inbox, chain) {
+        Ok(looks) => {
+            warnings = looks.warnings;
+            PresetState::Ok {
+                sidecar: looks.resolved.sidecar(),
+                reference: looks.resolved.reference(),
+                enabled: looks.resolved.enabled(),
+                priority: looks.resolved.priority(),
+            }
+        }
         // An outer folder's preset stops its subtree by itself.
         Err((at, _)) if at != *folder => PresetState::default(),
         Err((at, reason)) => {
             let file = show(at.as_path().as_os_str());
             PresetState::Broken { reason: if reason.contains("preset") { reason } else { format!("{file}: {reason}") } }
         }
-    }
+    };
+    Told { value, warnings }
 }
 
 /// Reads `candidate` as it lies below `inbox`.
 pub fn read(config: &Config, inbox: &Path, candidate: &Candidate, chain: &[PresetFile]) -> Reading {
     let mut layers = match resolve_folder(config, inbox, chain) {
-        Ok((layers, _)) => layers,
+        Ok(looks) => looks.layers,
         Err((folder, why)) => return Reading::PresetBroken(folder, why),
     };
     let dir = match Folder::existing(inbox, &candidate.folder) {
@@ -164,6 +180,7 @@ pub fn read(config: &Config, inbox: &Path, candidate: &Candidate, chain: &[Prese
     };
     let mut members = Vec::new();
     let mut texts = Vec::new();
+    let mut warnings = Vec::new();
     let mut fault = None;
     for sidecar in &candidate.sidecars {
         let file = match open_as_seen(&dir, &sidecar.file) {
@@ -193,7 +210,10 @@ pub fn read(config: &Config, inbox: &Path, candidate: &Candidate, chain: &[Prese
                 };
                 match layer {
                     // A text beats the prompt of a request beside it, so it lies on top.
-                    Ok(layer) => texts.push((sidecar.kind == SidecarKind::Txt, layer)),
+                    Ok(layer) => {
+                        texts.push((sidecar.kind == SidecarKind::Txt, layer.value));
+                        warnings.extend(layer.warnings);
+                    }
                     Err(problems) => fault = fault.or_else(|| Some(problems.to_string())),
                 }
             }
@@ -242,7 +262,7 @@ pub fn read(config: &Config, inbox: &Path, candidate: &Candidate, chain: &[Prese
     let recognition = recognition(&members, &plan);
     // A sidecar's own reference beats the picture, which then travels nowhere.
     let picture = picture.filter(|_| plan.reference == RefPlan::Picture);
-    Reading::Ready(Box::new(Read { members, plan, picture, recognition }))
+    Reading::Ready(Box::new(Read { members, plan, picture, recognition, warnings }))
 }
 
 /// Knows a drop that comes back: its members' hashes, in whatever order and under whatever names, and its

@@ -49,7 +49,7 @@ pub(super) fn new_id() -> DropId {
 
 /// Claims a planned drop, commits it with its first send, and makes that send.
 pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
-    let Planned { candidate, members, frozen, shots, recognition, known, prepared } = planned;
+    let Planned { candidate, members, frozen, shots, recognition, known, prepared, .. } = planned;
     let Some(first) = shots.first().map(|shot| shot.no) else { return };
     let drop = NewDrop {
         id: new_id(),

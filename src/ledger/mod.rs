@@ -37,7 +37,7 @@ pub enum LedgerError {
         path: PathBuf,
     },
     /// Written by a newer version of the program: refused and left alone.
-    #[error("{}: written by a newer version of reimagined (schema {found}, this one knows {known}); install that version, or set another state_dir", path.display())]
+    #[error("{}: written by a newer version of reimagined (schema {found}, this one knows {known})", path.display())]
     Newer {
         /// The database.
         path: PathBuf,

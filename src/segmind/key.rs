@@ -58,6 +58,12 @@ impl ApiKey {
         self.0.expose_secret()
     }
 
+    /// Writes it as a line of its own, for a file that [`KeySource::read`] takes: who may read that is the caller's.
+    pub fn write_to(&self, to: &mut dyn io::Write) -> io::Result<()> {
+        to.write_all(self.expose().as_bytes())?;
+        to.write_all(b"\n")
+    }
+
     /// The value of `x-api-key`, marked so that nobody logs it. `None` never happens for a key that
     /// [`Self::new`] accepted.
     pub(super) fn header(&self) -> Option<HeaderValue> {

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::config::{Config, Problem};
 use crate::domain::arrivals::{Arrivals, Candidate, Reason, Rules, Waiting};
 use crate::domain::ids::{Mono, Place, RelPath, show};
 use crate::domain::kinds::{NameKind, Why, classify};
@@ -103,6 +103,7 @@ pub(super) struct Inbox {
     now: Mono,
     presets: BTreeMap<RelPath, Option<OsString>>,
     broken: BTreeMap<RelPath, String>,
+    warnings: Vec<Problem>,
     waiting: Vec<Waiting>,
     ignored: Vec<(Place, Why)>,
 }
@@ -143,6 +144,7 @@ pub(super) fn survey(config: &Config) -> Inbox {
         now,
         presets: BTreeMap::new(),
         broken: BTreeMap::new(),
+        warnings: Vec::new(),
         waiting: Vec::new(),
         ignored: Vec::new(),
     };
@@ -171,7 +173,8 @@ impl Inbox {
                 self.presets.insert(query.folder.clone(), query.file.clone());
                 let chain = self.chain(&query.folder);
                 let state = folder_state(config, inbox, &query.folder, &chain);
-                self.arrivals.preset_state(&query, state, self.now);
+                self.warnings.extend(state.warnings);
+                self.arrivals.preset_state(&query, state.value, self.now);
                 if let Some(why) = fault(config, &query.folder, &chain) {
                     self.broken.insert(query.folder, why);
                 }
@@ -204,6 +207,9 @@ impl Inbox {
         let drops: usize = self.arrivals.counts(Reason::Queued).values().sum();
         let folders = self.presets.len().saturating_sub(1);
         report.fact("Dropped", format!("{} in {} below the inbox", counted(drops, "drop"), counted(folders, "folder")));
+        for warning in &self.warnings {
+            report.warn(warning.to_string());
+        }
         for why in self.broken.values() {
             report.problem(format!("{why}\nNothing in its folder, and in those below it, is sent until it is mended."));
         }
@@ -288,7 +294,7 @@ fn fault(config: &Config, folder: &RelPath, chain: &[PresetFile]) -> Option<Stri
             match preset_layer(inbox, folder, name.as_deref()?) {
                 Err(why) => Some(why),
                 Ok(layer) => {
-                    let faults = layer?.faults(&config.rules());
+                    let faults = layer?.value.faults(&config.rules());
                     let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
                     (!faults.is_empty()).then(|| faults.join("\n"))
                 }

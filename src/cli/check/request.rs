@@ -112,10 +112,15 @@ fn show_drop(config: &Config, inbox: &Inbox, candidate: &Candidate, out: &mut St
         let _ = writeln!(out, "{place} would not be sent now. It waits for {what}");
     };
     match read(config, &config.folders.inbox, candidate, &inbox.chain(&candidate.folder)) {
-        Reading::Ready(read) => match reference(config, candidate, &read) {
-            Ok(reference) => request(config, candidate, &read.plan, reference.as_deref(), out),
-            Err(why) => fails(why, out, report),
-        },
+        Reading::Ready(read) => {
+            for warning in &read.warnings {
+                report.warn(warning.to_string());
+            }
+            match reference(config, candidate, &read) {
+                Ok(reference) => request(config, candidate, &read.plan, reference.as_deref(), out),
+                Err(why) => fails(why, out, report),
+            }
+        }
         Reading::NotWhole => waits(out, "the rest of the picture: it is not whole yet"),
         Reading::Changed => waits(out, "it to come to rest: it changed just now, look again"),
         Reading::Unreadable(why) => {

@@ -141,9 +141,11 @@ pub enum Command {
     Check(Check),
     /// Shows what waits (and for what), works and failed, images and money
     #[command(
-        long_about = "Shows what waits (and for what), what is in work and what failed; whether it is paused, why and \
-        until when; images and money of the last 24 hours and of the last hour; credits left. \
-        Reads the daemon's status file only, so any member of its group may ask."
+        long_about = "Shows what waits (and for what, and in which folders), what is in work and what failed; whether it \
+        is paused, why and until when; images and money of the last hour, 24 hours and 30 days; credits left; what is \
+        ignored. Reads the daemon's status file only, so any member of its group may ask.\n\n\
+        With --watch it goes on until Ctrl-C: on a terminal it is drawn anew every second, elsewhere each change is \
+        printed as a block of its own, with --json as one line."
     )]
     Status(Status),
     /// Moves failed drops from errors back into the inbox
@@ -239,13 +241,18 @@ pub struct Check {
     pub offline: bool,
 }
 
-/// `reimagined status [--json]`
+/// `reimagined status [--watch] [--json]`
 #[derive(Clone, Debug, Default, Args)]
-#[command(after_help = "Examples:\n  reimagined status\n  reimagined status --json | jq .waiting")]
+#[command(
+    after_help = "Examples:\n  reimagined status\n  reimagined status --watch\n  reimagined status --json | jq .waiting"
+)]
 pub struct Status {
     /// Print the daemon's status as JSON: a stable interface
     #[arg(long)]
     pub json: bool,
+    /// Show it again whenever it changes, until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
 }
 
 /// `reimagined retry [PATH…] [--all] [--again]`
@@ -404,6 +411,7 @@ mod tests {
             "check a/b.jpg --offline",
             "status",
             "status --json",
+            "status --watch --json",
             "retry a b --again",
             "retry --all --again",
             "demo",

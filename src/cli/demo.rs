@@ -77,7 +77,8 @@ async fn daemon(place: &Place, signals: &mut Signals, once: bool) -> Result<Ende
     let config = Config::load(&place.config()).map_err(|problems| Failure::usage(problems.to_string()))?;
     // The demo's own key and no other, whatever the environment holds.
     let keys = KeySource { key_file: config.api.key_file.clone(), ..KeySource::default() };
-    run::daemon(config, Arc::new(KeyRing::new(keys)), signals, once, None).await
+    // The whole engine and its status: not on the stack of whoever waits for it.
+    Box::pin(run::daemon(config, Arc::new(KeyRing::new(keys)), signals, once, None)).await
 }
 
 /// Whether the demo showed what it is there to show.

@@ -1,6 +1,8 @@
-//! `reimagined status [--json]`: the daemon's status file, for a person or as it is.
+//! `reimagined status [--watch] [--json]`: the daemon's status file, for a person or as it is, once or as it changes.
 //!
 //! Reads `status.json` and looks whether the daemon lives; needs neither the database nor its rights.
+
+mod watch;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -15,6 +17,8 @@ use crate::service::status_file::{self, Spend, State, Status, StatusError};
 const NAMES_SHOWN: usize = 5;
 /// How many failures are shown.
 const FAILURES_SHOWN: usize = 5;
+/// How many folders are shown.
+const FOLDERS_SHOWN: usize = 10;
 
 /// Why the status could not be shown.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +35,8 @@ pub enum ShowError {
 pub fn run(global: &super::args::Global, args: &super::args::Status) -> Result<(), super::exit::Failure> {
     let config = super::setup::configuration(global)?;
     let state_dir = super::setup::state_dir(&config)?;
-    show(&state_dir, args.json).map_err(|e| super::exit::Failure::unexpected(e.to_string()))
+    let done = if args.watch { watch::run(&state_dir, args.json) } else { show(&state_dir, args.json) };
+    done.map_err(|e| super::exit::Failure::unexpected(e.to_string()))
 }
 
 /// Prints the status of the daemon whose state directory this is. A daemon that never ran is stopped.
@@ -55,6 +60,8 @@ pub fn render(status: &Status, now: &Zoned, colour: bool) -> String {
     page.state(status);
     page.work(status);
     page.waiting(status);
+    page.queue(status);
+    page.ignored(status);
     page.broken(status);
     page.damaged(status);
     page.failed(status);
@@ -116,8 +123,12 @@ impl Page<'_> {
     fn work(&mut self, status: &Status) {
         self.entry("In work", &status.in_work.to_string());
         for work in &status.work {
-            let age = age(work.since, self.now.timestamp());
-            self.detail(&format!("{}  {}, {age}", show_text(&work.drop), show_text(&work.state)));
+            let now = self.now.timestamp();
+            let state = age(work.since, now);
+            // Where both are the same, one is said.
+            let in_work = work.claimed.map(|at| age(at, now)).filter(|all| *all != state);
+            let in_work = in_work.map(|all| format!(" (in work for {all})")).unwrap_or_default();
+            self.detail(&format!("{}  {}, {state}{in_work}", show_text(&work.drop), show_text(&work.state)));
         }
         self.rest(status.in_work, status.work.len());
     }
@@ -144,9 +155,35 @@ impl Page<'_> {
         if let (Some(until), false) = (until, status.waiting.contains_key("limit")) {
             self.detail(&format!("the limit is reached{until}"));
         }
-        if status.ignored > 0 {
-            self.entry("Ignored", &format!("{} (reimagined check says which, and why)", status.ignored));
+    }
+
+    /// Folder by folder, where that says more than the sums above.
+    fn queue(&mut self, status: &Status) {
+        let all = status.queue.len() as u64 + status.queue_left_out;
+        if status.queue.iter().all(|queue| queue.folder == ".") && status.queue_left_out == 0 {
+            return;
         }
+        self.entry("By folder", &count(all, "folder"));
+        let shown = status.queue.iter().take(FOLDERS_SHOWN);
+        for queue in shown.clone() {
+            let folder = if queue.folder == "." { "the inbox itself".to_owned() } else { show_text(&queue.folder) };
+            let numbers = [(queue.waiting, "waiting"), (queue.in_work, "in work")];
+            let numbers = numbers.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
+            self.detail(&format!("{folder}  {}", numbers.collect::<Vec<_>>().join(", ")));
+        }
+        self.rest(all, shown.len());
+    }
+
+    fn ignored(&mut self, status: &Status) {
+        if status.ignored == 0 {
+            return;
+        }
+        self.entry("Ignored", &format!("{} (reimagined check lists them)", status.ignored));
+        let shown = status.ignored_files.iter().take(NAMES_SHOWN);
+        for ignored in shown.clone() {
+            self.detail(&format!("{}  {}", show_text(&ignored.file), show_text(&ignored.why)));
+        }
+        self.rest(status.ignored, shown.len());
     }
 
     fn broken(&mut self, status: &Status) {
@@ -186,7 +223,9 @@ impl Page<'_> {
     }
 
     fn money(&mut self, status: &Status) {
-        for (label, spend) in [("Last 24 hours", &status.last_24h), ("Last hour", &status.last_hour)] {
+        let spans =
+            [("Last hour", &status.last_hour), ("Last 24 hours", &status.last_24h), ("Last 30 days", &status.last_30d)];
+        for (label, spend) in spans {
             self.entry(label, &made(spend));
         }
         self.entry("Credits left", &status.credits.map_or_else(|| "not known".to_owned(), dollars));
@@ -235,7 +274,9 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::service::status_file::{BrokenPreset, Failure, Folders, PauseKind, Paused, Waiting, Work};
+    use crate::service::status_file::{
+        BrokenPreset, Failure, Folders, Ignored, PauseKind, Paused, Queue, Waiting, Work,
+    };
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -256,14 +297,30 @@ mod tests {
             }),
             in_work: 3,
             work: vec![
-                Work { drop: "cafe/a.jpg".into(), state: "received".into(), since: at("2026-11-23T14:57:00Z") },
-                Work { drop: "b\n.txt".into(), state: "sending".into(), since: at("2026-11-23T14:59:48Z") },
+                Work {
+                    drop: "cafe/a.jpg".into(),
+                    state: "received".into(),
+                    since: at("2026-11-23T14:57:00Z"),
+                    claimed: Some(at("2026-11-23T14:55:00Z")),
+                },
+                Work {
+                    drop: "b\n.txt".into(),
+                    state: "sending".into(),
+                    since: at("2026-11-23T14:59:48Z"),
+                    claimed: Some(at("2026-11-23T14:59:48Z")),
+                },
             ],
             waiting: [("prompt".into(), 7), ("limit".into(), 2), ("moon_phase".into(), 1)].into(),
             waiting_for: (1..=6)
                 .map(|n| Waiting { drop: format!("{n}.jpg"), reason: "prompt".into() })
                 .chain([Waiting { drop: "z.jpg".into(), reason: "permission denied".into() }])
                 .collect(),
+            queue: vec![
+                Queue { folder: "cafe".into(), waiting: 7, in_work: 2 },
+                Queue { folder: ".".into(), waiting: 3, in_work: 0 },
+                Queue { folder: "late\t".into(), waiting: 0, in_work: 1 },
+            ],
+            queue_left_out: 4,
             failed: 2,
             last_failures: vec![Failure {
                 drop: "cafe/x.jpg".into(),
@@ -272,8 +329,10 @@ mod tests {
             }],
             last_24h: Spend { images: 233, cost: 9.2, unpriced: 3 },
             last_hour: Spend { images: 1, cost: 0.04, unpriced: 0 },
+            last_30d: Spend { images: 4100, cost: 160.0, unpriced: 3 },
             credits: Some(0.018),
             ignored: 4,
+            ignored_files: vec![Ignored { file: ".DS_Store".into(), why: "its name begins with a dot".into() }],
             broken_presets: vec![BrokenPreset {
                 file: "cafe/preset.toml".into(),
                 reason: "line 3: unknown key".into(),
@@ -290,55 +349,68 @@ mod tests {
 
     #[test]
     fn everything_is_shown_in_words() {
-        assert_eq!(
-            render(&full(), &now(), false),
-            "\
-State:          paused: out of credits since 14:02, until 15:01
-Daemon:         process 42, version 0.1.0, watching the inbox by events
-Inbox:          /srv/reimagine/inbox
-In work:        3
-  cafe/a.jpg  received, 3 min
-  b\\n.txt  sending, 12 s
-  and 1 more
-Waiting:        10
-  2 for room under the limit, until 15:30
-  1 for: moon_phase
-  7 for a prompt
-    1.jpg
-    2.jpg
-    3.jpg
-    4.jpg
-    5.jpg
-    and 2 more
-  z.jpg  permission denied
-Ignored:        4 (reimagined check says which, and why)
-Broken presets: 1; their folders wait
-  cafe/preset.toml  line 3: unknown key
-Failed:         2
-  2026-11-22 09:30  cafe/x.jpg  refused by moderation
-  and 1 more
-Last 24 hours:  233 images, at least $9.20, 3 without a price
-Last hour:      1 image, $0.04
-Credits left:   $0.02
-"
-        );
+        insta::assert_snapshot!(render(&full(), &now(), false), @r"
+        State:          paused: out of credits since 14:02, until 15:01
+        Daemon:         process 42, version 0.1.0, watching the inbox by events
+        Inbox:          /srv/reimagine/inbox
+        In work:        3
+          cafe/a.jpg  received, 3 min (in work for 5 min)
+          b\n.txt  sending, 12 s
+          and 1 more
+        Waiting:        10
+          2 for room under the limit, until 15:30
+          1 for: moon_phase
+          7 for a prompt
+            1.jpg
+            2.jpg
+            3.jpg
+            4.jpg
+            5.jpg
+            and 2 more
+          z.jpg  permission denied
+        By folder:      7 folders
+          cafe  7 waiting, 2 in work
+          the inbox itself  3 waiting
+          late\t  1 in work
+          and 4 more
+        Ignored:        4 (reimagined check lists them)
+          .DS_Store  its name begins with a dot
+          and 3 more
+        Broken presets: 1; their folders wait
+          cafe/preset.toml  line 3: unknown key
+        Failed:         2
+          2026-11-22 09:30  cafe/x.jpg  refused by moderation
+          and 1 more
+        Last hour:      1 image, $0.04
+        Last 24 hours:  233 images, at least $9.20, 3 without a price
+        Last 30 days:   4100 images, at least $160.00, 3 without a price
+        Credits left:   $0.02
+        ");
     }
 
     #[test]
     fn an_idle_daemon_is_short() {
         let idle = Status { state: State::Running, updated: Some(at("2026-11-23T14:59:59Z")), ..Status::default() };
-        assert_eq!(
-            render(&idle, &now(), false),
-            "\
-State:          running
-In work:        0
-Waiting:        0
-Failed:         0
-Last 24 hours:  0 images, $0.00
-Last hour:      0 images, $0.00
-Credits left:   not known
-"
-        );
+        insta::assert_snapshot!(render(&idle, &now(), false), @r"
+        State:          running
+        In work:        0
+        Waiting:        0
+        Failed:         0
+        Last hour:      0 images, $0.00
+        Last 24 hours:  0 images, $0.00
+        Last 30 days:   0 images, $0.00
+        Credits left:   not known
+        ");
+    }
+
+    #[test]
+    fn drops_of_the_inbox_alone_are_not_counted_by_folder() {
+        let queue = vec![Queue { folder: ".".into(), waiting: 3, in_work: 0 }];
+        let page = render(&Status { queue, ..full() }, &now(), false);
+        assert!(page.contains("By folder:      5 folders\n"), "four are left out\n{page}");
+        let queue = vec![Queue { folder: ".".into(), waiting: 3, in_work: 0 }];
+        let page = render(&Status { queue, queue_left_out: 0, ..full() }, &now(), false);
+        assert!(!page.contains("By folder"), "{page}");
     }
 
     #[test]

@@ -15,6 +15,11 @@ pub use crate::service::status_file::{dollars, money};
 ///
 /// A reader that has seen enough (`reimagined man | head`) is no error; a full disk is.
 pub fn print(text: &str) -> io::Result<()> {
+    print_on(text).map(drop)
+}
+
+/// [`print()`] of what may go on: whether somebody still reads.
+pub fn print_on(text: &str) -> io::Result<bool> {
     write_all(&mut io::stdout().lock(), text.as_bytes())
 }
 
@@ -23,10 +28,11 @@ pub fn complain(text: &str) {
     let _ = write_all(&mut io::stderr().lock(), text.as_bytes());
 }
 
-fn write_all(to: &mut impl io::Write, bytes: &[u8]) -> io::Result<()> {
+/// Whether there is still a reader.
+fn write_all(to: &mut impl io::Write, bytes: &[u8]) -> io::Result<bool> {
     match to.write_all(bytes).and_then(|()| to.flush()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true),
     }
 }
 
@@ -46,6 +52,17 @@ pub fn colour(stream: Stream) -> bool {
         Stream::Err => io::stderr().is_terminal(),
     };
     choose_colour(terminal, |name| std::env::var(name).ok())
+}
+
+/// Whether stdout is a terminal on which a picture can be drawn in place.
+pub fn draws() -> bool {
+    io::stdout().is_terminal() && std::env::var("TERM").is_ok_and(|term| term != "dumb" && !term.is_empty())
+}
+
+/// How many lines stdout's terminal has; 24 where it does not say.
+pub fn height() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    size.ok().map(|size| usize::from(size.ws_row)).filter(|lines| *lines > 0).unwrap_or(24)
 }
 
 /// `NO_COLOR` (not empty) beats `CLICOLOR_FORCE`, which beats the rest: <https://bixense.com/clicolors/>.
@@ -184,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_closed_pipe_is_no_error_and_a_full_disk_is_one() {
-        assert!(write_all(&mut Fails(io::ErrorKind::BrokenPipe), b"x").is_ok());
+        assert!(!write_all(&mut Fails(io::ErrorKind::BrokenPipe), b"x").unwrap());
+        assert!(write_all(&mut Vec::new(), b"x").unwrap());
         assert!(write_all(&mut Fails(io::ErrorKind::StorageFull), b"x").is_err());
     }
 

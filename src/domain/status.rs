@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::Why;
 
-/// The most entries that [`Status::work`] and [`Status::waiting_for`] hold.
+/// The most entries that [`Status::work`], [`Status::waiting_for`], [`Status::queue`] and
+/// [`Status::ignored_files`] hold.
 pub const MAX_LISTED: usize = 50;
 /// The most entries that [`Status::last_failures`] holds.
 pub const MAX_FAILURES: usize = 20;
@@ -32,6 +33,10 @@ pub struct Status {
     pub waiting: BTreeMap<String, u64>,
     /// Some of those that wait; [`MAX_LISTED`] at most.
     pub waiting_for: Vec<Waiting>,
+    /// The folders in which drops wait or from which some are in work, the fullest first; [`MAX_LISTED`] at most.
+    pub queue: Vec<Queue>,
+    /// How many such folders there are besides those in `queue`.
+    pub queue_left_out: u64,
     /// Drops that ended in errors and did not come back.
     pub failed: u64,
     /// The last of them, newest first; [`MAX_FAILURES`] at most.
@@ -40,10 +45,14 @@ pub struct Status {
     pub last_24h: Spend,
     /// What was made in the last 60 minutes.
     pub last_hour: Spend,
+    /// What was made in the last 30 days (rolling, as the others are), as far back as the history is kept.
+    pub last_30d: Spend,
     /// Credits left as the service last said; null if unknown.
     pub credits: Option<f64>,
     /// Files in the inbox that are left alone.
     pub ignored: u64,
+    /// Some of them; [`MAX_LISTED`] at most.
+    pub ignored_files: Vec<Ignored>,
     /// Presets that can't be read; their folders wait. [`MAX_BROKEN`] at most.
     pub broken_presets: Vec<BrokenPreset>,
     /// Ledgers that were found damaged and set aside, by their names in the state directory, oldest first, until
@@ -178,6 +187,29 @@ pub struct Work {
     pub state: String,
     /// Since when it is in that state.
     pub since: Timestamp,
+    /// Since when it is in work; null where an older daemon did not say.
+    #[serde(default)]
+    pub claimed: Option<Timestamp>,
+}
+
+/// A folder with drops.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Its path below the inbox; `.` is the inbox itself.
+    pub folder: String,
+    /// Drops in it that wait, for whatever.
+    pub waiting: u64,
+    /// Drops of it that are in work.
+    pub in_work: u64,
+}
+
+/// A file that is left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ignored {
+    /// Its path below the inbox.
+    pub file: String,
+    /// Why.
+    pub why: String,
 }
 
 /// A drop that waits.

@@ -1,19 +1,20 @@
 //! What the engine is doing, for whoever watches.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::domain::arrivals::Reason;
-use crate::domain::ids::Mono;
+use crate::domain::ids::{Mono, RelPath};
 use crate::domain::life::ShotState;
 use crate::domain::news::News;
 use crate::domain::status::{
-    BrokenPreset, Failure, Folders, MAX_BROKEN, MAX_FAILURES, MAX_LISTED, PauseKind, Paused, Spend, State, Status,
-    Waiting, Work,
+    BrokenPreset, Failure, Folders, Ignored, MAX_BROKEN, MAX_FAILURES, MAX_LISTED, PauseKind, Paused, Queue, Spend,
+    State, Status, Waiting, Work,
 };
 use crate::inbox::Backend;
-use crate::ledger::{self, Sum, Usage};
+use crate::ledger::{self, Older, Sum, Usage};
 
 use super::Engine;
 use super::ctx::Ctx;
@@ -59,7 +60,7 @@ impl Engine {
 
     /// The figures as they are in the end.
     pub(super) async fn last_figures(&mut self) {
-        if let Ok((usage, failed, failures)) = figures(&self.ctx).await {
+        if let Ok((usage, failed, failures)) = figures(&self.ctx, None).await {
             self.figures = Figures { credits: self.figures.credits, usage, failed, failures };
         }
     }
@@ -69,9 +70,9 @@ impl Engine {
         if self.usage_wanted && now >= self.next_usage {
             self.usage_wanted = false;
             self.next_usage = now + SELDOM;
-            let ctx = self.ctx.clone();
+            let (ctx, older) = (self.ctx.clone(), self.figures.usage.older.clone());
             self.spawn(async move {
-                if let Ok((usage, failed, failures)) = figures(&ctx).await {
+                if let Ok((usage, failed, failures)) = figures(&ctx, older).await {
                     ctx.send(Event::Usage { usage, failed, failures }).await;
                 }
             });
@@ -131,6 +132,35 @@ impl Engine {
         });
     }
 
+    /// Some of the drops in work, the longest in their state first.
+    fn work(&self) -> Vec<Work> {
+        let mut works: Vec<_> = self.works.values().collect();
+        works.sort_by_key(|w| w.since);
+        let shown = works.into_iter().take(MAX_LISTED);
+        let told = shown.map(|w| Work {
+            drop: w.place.to_string(),
+            state: word(w),
+            since: w.since,
+            claimed: Some(w.open.claimed),
+        });
+        told.collect()
+    }
+
+    /// The fullest folders, and how many more there are.
+    fn queue(&self) -> (Vec<Queue>, u64) {
+        let mut numbers: BTreeMap<&RelPath, (u64, u64)> =
+            self.arrivals.queues().map(|(folder, waiting)| (folder, (waiting as u64, 0))).collect();
+        for work in self.works.values() {
+            numbers.entry(&work.place.folder).or_default().1 += 1;
+        }
+        let mut folders: Vec<_> = numbers.into_iter().collect();
+        folders.sort_by_key(|(_, (waiting, in_work))| std::cmp::Reverse(waiting + in_work));
+        let left_out = folders.len().saturating_sub(MAX_LISTED) as u64;
+        let shown = folders.into_iter().take(MAX_LISTED);
+        let queue = shown.map(|(folder, (waiting, in_work))| Queue { folder: folder.to_string(), waiting, in_work });
+        (queue.collect(), left_out)
+    }
+
     pub(super) fn publish_status(&mut self, ended: bool) {
         let paused = self.pause();
         self.tell_pause(paused.as_ref());
@@ -156,10 +186,7 @@ impl Engine {
             let reason = found.detail.clone().unwrap_or_else(|| found.reason.label().to_owned());
             waiting_for.push(Waiting { drop: found.place.to_string(), reason });
         }
-        let mut work: Vec<Work> =
-            self.works.values().map(|w| Work { drop: w.place.to_string(), state: word(w), since: w.since }).collect();
-        work.sort_by_key(|w| w.since);
-        work.truncate(MAX_LISTED);
+        let (work, (queue, queue_left_out)) = (self.work(), self.queue());
         let site = &self.ctx.site;
         let status = Status {
             state: if ended {
@@ -174,6 +201,8 @@ impl Engine {
             work,
             waiting: counts.into_iter().map(|(reason, n)| (reason.label().to_owned(), n as u64)).collect(),
             waiting_for,
+            queue,
+            queue_left_out,
             failed: self.figures.failed,
             last_failures: self
                 .figures
@@ -183,8 +212,15 @@ impl Engine {
                 .collect(),
             last_24h: spend(&self.figures.usage.day),
             last_hour: spend(&self.figures.usage.hour),
+            last_30d: spend(&self.figures.usage.month),
             credits: self.figures.credits,
             ignored: self.arrivals.ignored().count() as u64,
+            ignored_files: self
+                .arrivals
+                .ignored()
+                .take(MAX_LISTED)
+                .map(|(place, why)| Ignored { file: place.to_string(), why: why.to_string() })
+                .collect(),
             broken_presets: self
                 .arrivals
                 .broken_presets()
@@ -224,10 +260,10 @@ impl Engine {
 }
 
 /// Usage and failures as the ledger knows them.
-async fn figures(ctx: &Ctx) -> Result<(Usage, u64, Vec<ledger::Failure>), ledger::LedgerError> {
+async fn figures(ctx: &Ctx, older: Option<Older>) -> Result<(Usage, u64, Vec<ledger::Failure>), ledger::LedgerError> {
     let moment = ctx.clock.moment();
     ctx.record(move |l| {
-        let usage = l.usage(&moment)?;
+        let usage = l.usage_after(&moment, older)?;
         let (failed, failures) = l.failures(MAX_FAILURES as u32)?;
         Ok((usage, failed, failures))
     })

@@ -257,12 +257,25 @@ pub struct Sum {
 }
 
 /// Usage as `status` shows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
     /// The last 60 minutes.
     pub hour: Sum,
     /// The last 24 hours.
     pub day: Sum,
+    /// The last 30 days, as far back as sends are kept.
+    pub month: Sum,
+    /// What of it need not be counted again soon.
+    pub older: Option<Older>,
+}
+
+/// Sends that were between a day and 30 days old at some moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Older {
+    /// That moment.
+    pub at: Moment,
+    /// Their sum.
+    pub sum: Sum,
 }
 
 /// A failure for `status`.
@@ -356,7 +369,13 @@ pub trait Ledger: Send {
     fn filed_since(&mut self, since: Timestamp) -> Result<Vec<Filed>, LedgerError>;
 
     /// Sends and money. Sends on their way count as images, not as unpriced.
-    fn usage(&mut self, now: &Moment) -> Result<Usage, LedgerError>;
+    fn usage(&mut self, now: &Moment) -> Result<Usage, LedgerError> {
+        self.usage_after(now, None)
+    }
+
+    /// The same of one who asks often: `older` is what the last answer held. It is good for a minute, so long may a
+    /// change to a send of more than a day ago take to be seen.
+    fn usage_after(&mut self, now: &Moment, older: Option<Older>) -> Result<Usage, LedgerError>;
 
     /// The last price that was seen, US dollars.
     fn last_cost(&mut self) -> Result<Option<f64>, LedgerError>;

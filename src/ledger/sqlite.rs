@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::{
-    Ending, Failure, Filed, Filing, Known, Ledger, LedgerError, Limits, Moment, NewDrop, OpenDrop, Sent, Usage,
+    Ending, Failure, Filed, Filing, Known, Ledger, LedgerError, Limits, Moment, NewDrop, Older, OpenDrop, Sent, Usage,
 };
 use crate::domain::ids::{DropId, Fingerprint, ShotNo};
 use crate::domain::life::Shot;
@@ -252,8 +252,8 @@ impl Ledger for SqliteLedger {
         self.read(|tx| history::filed_since(tx, since))
     }
 
-    fn usage(&mut self, now: &Moment) -> Result<Usage, LedgerError> {
-        self.read(|tx| money::usage(tx, now))
+    fn usage_after(&mut self, now: &Moment, older: Option<Older>) -> Result<Usage, LedgerError> {
+        self.read(|tx| money::usage(tx, now, older))
     }
 
     fn last_cost(&mut self) -> Result<Option<f64>, LedgerError> {

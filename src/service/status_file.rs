@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use crate::domain::status::{
-    BrokenPreset, Failure, Folders, MAX_BROKEN, MAX_FAILURES, MAX_LISTED, PauseKind, Paused, Spend, State, Status,
-    Waiting, Work,
+    BrokenPreset, Failure, Folders, Ignored, MAX_BROKEN, MAX_FAILURES, MAX_LISTED, PauseKind, Paused, Queue, Spend,
+    State, Status, Waiting, Work,
 };
 
 use super::lock::{self, Probe, STATE_LOCK};
@@ -59,6 +59,8 @@ pub fn write(state_dir: &Path, status: &Status) -> Result<(), StatusError> {
     let mut status = status.clone();
     status.work.truncate(MAX_LISTED);
     status.waiting_for.truncate(MAX_LISTED);
+    status.queue.truncate(MAX_LISTED);
+    status.ignored_files.truncate(MAX_LISTED);
     status.last_failures.truncate(MAX_FAILURES);
     status.broken_presets.truncate(MAX_BROKEN);
     status.damaged_ledgers.truncate(MAX_LISTED);
@@ -75,6 +77,9 @@ pub fn write(state_dir: &Path, status: &Status) -> Result<(), StatusError> {
     let short = Status {
         work: Vec::new(),
         waiting_for: Vec::new(),
+        queue_left_out: status.queue_left_out + status.queue.len() as u64,
+        queue: Vec::new(),
+        ignored_files: Vec::new(),
         last_failures: Vec::new(),
         broken_presets: Vec::new(),
         ..status
@@ -216,7 +221,12 @@ mod tests {
         Status {
             state: State::Running,
             in_work: 4,
-            work: vec![Work { drop: "cafe/a".into(), state: "sending".into(), since: at("2026-11-23T14:02:00Z") }],
+            work: vec![Work {
+                drop: "cafe/a".into(),
+                state: "sending".into(),
+                since: at("2026-11-23T14:02:00Z"),
+                claimed: Some(at("2026-11-23T14:01:00Z")),
+            }],
             waiting: [("prompt".to_owned(), 5), ("limit".to_owned(), 7)].into(),
             last_24h: Spend { images: 230, cost: 9.2, unpriced: 0 },
             credits: Some(1.5),
@@ -260,8 +270,17 @@ mod tests {
     fn lists_are_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let one = Waiting { drop: "a".into(), reason: "prompt".into() };
-        write(folder.path(), &Status { waiting_for: vec![one; 1000], ..busy() }).unwrap();
-        assert_eq!(read(folder.path()).unwrap().unwrap().waiting_for.len(), MAX_LISTED);
+        let queue = Queue { folder: "a".into(), waiting: 1, in_work: 0 };
+        let ignored = Ignored { file: ".a".into(), why: "a dotfile".into() };
+        let many = Status {
+            waiting_for: vec![one; 1000],
+            queue: vec![queue; 1000],
+            ignored_files: vec![ignored; 1000],
+            ..busy()
+        };
+        write(folder.path(), &many).unwrap();
+        let read = read(folder.path()).unwrap().unwrap();
+        assert_eq!([read.waiting_for.len(), read.queue.len(), read.ignored_files.len()], [MAX_LISTED; 3]);
     }
 
     #[test]
@@ -273,7 +292,12 @@ mod tests {
         assert_eq!(json["waiting"]["limit"], 7);
         assert_eq!(json["failed"], 0);
         assert_eq!(json["last_24h"], serde_json::json!({"images": 230, "cost": 9.2, "unpriced": 0}));
-        assert_eq!(json["last_hour"], serde_json::json!({"images": 0, "cost": 0.0, "unpriced": 0}));
+        for span in ["last_hour", "last_30d"] {
+            assert_eq!(json[span], serde_json::json!({"images": 0, "cost": 0.0, "unpriced": 0}));
+        }
+        assert_eq!((&json["queue"], &json["queue_left_out"]), (&serde_json::json!([]), &0.into()));
+        assert_eq!(json["ignored_files"], serde_json::json!([]));
+        assert_eq!(json["work"][0]["claimed"], "2026-11-23T14:01:00Z");
         assert_eq!(json["credits"], 1.5);
         assert_eq!(json["updated"], "2026-11-23T15:00:00Z");
         let never = serde_json::to_value(Status::default()).unwrap();
@@ -284,6 +308,8 @@ mod tests {
     fn a_file_of_another_version_is_read_as_far_as_it_goes() {
         let status: Status = serde_json::from_str(r#"{"state": "running", "in_work": 2, "new": [1]}"#).unwrap();
         assert_eq!(status, Status { state: State::Running, in_work: 2, ..Status::default() });
+        let old = r#"{"drop": "a", "state": "due", "since": "2026-11-23T14:02:00Z"}"#;
+        assert_eq!(serde_json::from_str::<Work>(old).unwrap().claimed, None);
     }
 
     #[test]

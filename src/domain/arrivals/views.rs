@@ -52,6 +52,16 @@ impl Arrivals {
         counts
     }
 
+    /// How many drops wait in each folder where any do, counted as in [`Self::counts`]. Nothing is allocated.
+    pub fn queues(&self) -> impl Iterator<Item = (&RelPath, usize)> {
+        self.ids.values().map(|id| &self.folders[*id as usize]).filter_map(|folder| {
+            let groups = folder.groups.values().filter_map(|id| self.groups[*id as usize].as_ref());
+            let waits = groups.flat_map(|group| &group.slots).filter(|slot| folder.reason(slot.state).is_some());
+            let number = waits.count() + usize::from(folder.unreadable.is_some());
+            (number > 0).then_some((&folder.path, number))
+        })
+    }
+
     /// What is ignored, and why.
     pub fn ignored(&self) -> impl Iterator<Item = (Place, Why)> + '_ {
         self.ids.values().map(|id| &self.folders[*id as usize]).flat_map(move |folder| {

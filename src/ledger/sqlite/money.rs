@@ -13,10 +13,13 @@ use super::Fault;
 use super::rows::{IN_FLIGHT, billed_word, span};
 use crate::domain::ids::{DropId, ShotNo};
 use crate::domain::verdict::Billed;
-use crate::ledger::{Limits, Moment, Sent, Sum, Usage};
+use crate::ledger::{Limits, Moment, Older, Sent, Sum, Usage};
 
 const HOUR: i64 = 60 * 60 * 1000;
 pub(super) const DAY: i64 = 24 * HOUR;
+const MONTH: i64 = 30 * DAY;
+/// How long [`Older`] is good for.
+const GOOD_FOR: i64 = 60 * 1000;
 
 /// [`Moment`] as it is compared. `boot` is `None` where it is not known: nothing equals it.
 struct Now<'a> {
@@ -44,9 +47,9 @@ pub(super) const AGE_OF_NTH: &str = "
     ORDER BY age LIMIT 1 OFFSET ?6";
 pub(super) const SUM: &str = "
     SELECT count(*), total(cost), count(*) FILTER (WHERE cost IS NULL AND billed <> 'in_flight') FROM (
-        SELECT billed, cost FROM sends WHERE boot = ?1 AND since_boot > ?2
+        SELECT billed, cost FROM sends WHERE boot = ?1 AND since_boot > ?2 AND since_boot <= ?4
         UNION ALL
-        SELECT billed, cost FROM sends WHERE at > ?3 AND boot IS NOT ?1)";
+        SELECT billed, cost FROM sends WHERE at > ?3 AND at <= ?5 AND boot IS NOT ?1)";
 pub(super) const FUTURE_HERE: &str = "UPDATE sends SET since_boot = ?2 WHERE boot = ?1 AND since_boot > ?2";
 pub(super) const FUTURE_ELSEWHERE: &str =
     "UPDATE sends SET at = ?3, boot = coalesce(?1, ''), since_boot = ?2 WHERE at > ?3 AND boot IS NOT ?1";
@@ -121,17 +124,37 @@ pub(super) fn judge(
     Ok(())
 }
 
-pub(super) fn usage(tx: &Transaction<'_>, now: &Moment) -> Result<Usage, Fault> {
-    let now = Now::of(now);
-    let sum = |window: i64| -> Result<Sum, Fault> {
-        let from = (now.since.saturating_sub(window), now.wall.saturating_sub(window));
+pub(super) fn usage(tx: &Transaction<'_>, moment: &Moment, older: Option<Older>) -> Result<Usage, Fault> {
+    let now = Now::of(moment);
+    // Ages from `to` on, below `from`. What lies in the future counts as sent just now.
+    let sum = |from: i64, to: i64| -> Result<Sum, Fault> {
+        let from = (now.since.saturating_sub(from), now.wall.saturating_sub(from));
+        let to =
+            if to == 0 { (i64::MAX, i64::MAX) } else { (now.since.saturating_sub(to), now.wall.saturating_sub(to)) };
         let mut sum = tx.prepare_cached(SUM)?;
-        Ok(sum.query_row(params![now.boot, from.0, from.1], |r| {
+        Ok(sum.query_row(params![now.boot, from.0, from.1, to.0, to.1], |r| {
             let count = |at| r.get::<_, i64>(at).map(i64::unsigned_abs);
             Ok(Sum { images: count(0)?, cost: r.get(1)?, unpriced: count(2)? })
         })?)
     };
-    Ok(Usage { hour: sum(HOUR)?, day: sum(DAY)? })
+    // The further one of both clocks, so that one which was set makes it no good.
+    let since = |older: &Older| {
+        let then = Now::of(&older.at);
+        let (boot, wall) = (now.since - then.since, now.wall - then.wall);
+        (now.boot == then.boot && boot.min(wall) >= 0).then_some(boot.max(wall))
+    };
+    let good = older.and_then(|older| Some((since(&older).filter(|since| *since < GOOD_FOR)?, older)));
+    let (since, older) = match good {
+        Some(good) => good,
+        None => (0, Older { at: moment.clone(), sum: sum(MONTH, DAY)? }),
+    };
+    let newer = sum(DAY.saturating_add(since), 0)?;
+    let month = Sum {
+        images: older.sum.images + newer.images,
+        cost: older.sum.cost + newer.cost,
+        unpriced: older.sum.unpriced + newer.unpriced,
+    };
+    Ok(Usage { hour: sum(HOUR, 0)?, day: sum(DAY, 0)?, month, older: Some(older) })
 }
 
 pub(super) fn last_cost(tx: &Transaction<'_>) -> Result<Option<f64>, Fault> {

@@ -155,7 +155,34 @@ fn usage_tells_the_hour_from_the_day_under_any_clock() {
         assert!((usage.day.cost - 3.0).abs() < 1e-9);
     }
     assert_eq!(ledger.last_cost().unwrap(), Some(2.0));
-    assert_eq!(ledger.usage(&at(DAY + HOUR)).unwrap(), Usage::default());
+    for (now, hour, day, month) in
+        [(DAY + HOUR, 0, 0, 2), (30 * DAY - 1, 0, 0, 2), (30 * DAY, 0, 0, 1), (30 * DAY + HOUR, 0, 0, 0)]
+    {
+        let usage = ledger.usage(&at(now)).unwrap();
+        assert_eq!([usage.hour, usage.day, usage.month].map(|sum| sum.images), [hour, day, month], "{now}");
+    }
+    assert!((ledger.usage(&at(DAY + HOUR)).unwrap().month.cost - 3.0).abs() < 1e-9);
+}
+
+#[test]
+fn who_asks_often_is_told_the_same_with_less_work() {
+    let room = Room::new();
+    let mut ledger = sent(&room, &[at(0), at(DAY - 10), at(DAY)]);
+    let start = ledger.usage(&at(DAY)).unwrap();
+    assert_eq!((start.day.images, start.month.images), (2, 3));
+    // One crosses the day's end meanwhile, and is counted once all the same.
+    let (soon, later) = (at(2 * DAY - 20), at(2 * DAY + 25));
+    let before = ledger.usage(&soon).unwrap();
+    let next = ledger.usage_after(&later, before.older.clone()).unwrap();
+    assert_eq!((next.day.images, next.month.images), (0, 3));
+    assert_eq!(next.older, before.older, "the old ones were not counted again");
+    // After a minute, in another boot or after a jump of the clock they are.
+    let back = by(2 * DAY - 50, "boot-1", 2 * DAY + 25);
+    for now in [at(2 * DAY + 41), by(2 * DAY + 25, "boot-2", 2 * DAY + 25), by(9 * DAY, "boot-1", 2 * DAY), back] {
+        let usage = ledger.usage_after(&now, before.older.clone()).unwrap();
+        assert_eq!(usage.older.unwrap().at, now);
+        assert_eq!(usage.month.images, 3);
+    }
 }
 
 #[test]

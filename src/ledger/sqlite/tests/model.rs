@@ -243,7 +243,8 @@ proptest! {
             }
             run(&mut ledger, &mut model, &event);
             let usage = ledger.usage(&model.now()).unwrap();
-            prop_assert_eq!(usage, Usage { hour: model.sum(3_600), day: model.sum(86_400) });
+            let sums = [3_600, 86_400, 30 * 86_400].map(|window| model.sum(window));
+            prop_assert_eq!([usage.hour, usage.day, usage.month], sums);
             prop_assert_eq!(ledger.failures(2).unwrap().0, model.failures());
             let open: Vec<_> = model.open.iter().map(|(_, open)| open.clone()).collect();
             prop_assert_eq!(ledger.open_drops().unwrap(), open);

@@ -148,6 +148,13 @@ pub enum Command {
         printed as a block of its own, with --json as one line."
     )]
     Status(Status),
+    /// Lists what was made, when and for how much
+    #[command(
+        long_about = "Lists what was made, when and for how much: one line for each shot, oldest first, and a total. \
+        Also what failed or is unconfirmed. Reads the daemon's ledger and changes nothing in it, so it may run beside \
+        the daemon; it needs the daemon's rights. What is older than [service] keep_history is forgotten."
+    )]
+    History(History),
     /// Moves failed drops from errors back into the inbox
     #[command(
         long_about = "Moves failed drops from errors back into the inbox, under a free name, and takes away the note that \
@@ -253,6 +260,32 @@ pub struct Status {
     /// Show it again whenever it changes, until Ctrl-C
     #[arg(short, long)]
     pub watch: bool,
+}
+
+/// `reimagined history [--since WHEN] [--folder PATH] [--limit N] [--json|--csv]`
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Examples:\n  reimagined history --since 7d\n  \
+        reimagined history --folder autumn-cafe --limit 20\n  \
+        reimagined history --since 2026-11-01 --csv > november.csv\n  \
+        reimagined history --json | jq -s 'map(.cost) | add'\n\n\
+        Exit codes: 0 good, also if nothing was made yet; 1 the ledger can't be read; 2 it is a newer\n\
+        version's, or this user may not read it.")]
+pub struct History {
+    /// Only what ended since then: a time ago such as 12h or 7d, or a day such as 2026-11-01
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<super::history::Since>,
+    /// Only drops of this folder of the inbox and of those below it
+    #[arg(long, value_name = "PATH")]
+    pub folder: Option<PathBuf>,
+    /// Only the newest N drops
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// Print one JSON object per line: a stable interface
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Print CSV with a header, for spreadsheets
+    #[arg(long)]
+    pub csv: bool,
 }
 
 /// `reimagined retry [PATH…] [--all] [--again]`
@@ -412,6 +445,9 @@ mod tests {
             "status",
             "status --json",
             "status --watch --json",
+            "history",
+            "history --since 7d --folder a/b --limit 3 --json",
+            "history --since 2026-11-01 --csv",
             "retry a b --again",
             "retry --all --again",
             "demo",
@@ -445,6 +481,10 @@ mod tests {
             "retry",
             "retry a --all",
             "status extra",
+            "history --json --csv",
+            "history --limit 0",
+            "history --since yesterday",
+            "history --since 2026-13-01",
             "completions",
             "completions klingon",
             "run -v -q",
@@ -467,6 +507,7 @@ mod tests {
             ("run", "daemon"),
             ("check", "exact request"),
             ("status", "what waits"),
+            ("history", "for how much"),
             ("retry", "back into the inbox"),
             ("demo", "no key and no money"),
             ("sandbox", "stand-in for the API"),

@@ -5,6 +5,7 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod exit;
+pub mod history;
 pub mod init;
 pub mod man;
 pub mod retry;
@@ -29,6 +30,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run::run(&cli.global, &run),
         Command::Check(check) => check::run(&cli.global, &check),
         Command::Status(status) => status::run(&cli.global, &status),
+        Command::History(history) => history::run(&cli.global, &history),
         Command::Retry(retry) => retry::run(&cli.global, &retry),
         Command::Sandbox(sandbox) => sandbox::run(&cli.global, &sandbox),
         Command::Demo(demo) => demo::run(&cli.global, &demo),

@@ -5,6 +5,7 @@
 //! here moves files or sends requests; the engine records here before it acts.
 
 pub mod clock;
+pub mod past;
 pub mod sqlite;
 pub mod thread;
 

@@ -11,6 +11,7 @@ mod history;
 mod log;
 mod money;
 mod open;
+mod past;
 mod rows;
 mod schema;
 mod steps;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
+pub use self::past::SqlitePast;
 use super::{
     Ending, Failure, Filed, Filing, Known, Ledger, LedgerError, Limits, Moment, NewDrop, Older, OpenDrop, Sent, Usage,
 };

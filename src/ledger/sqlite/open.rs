@@ -76,7 +76,7 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
 
 /// `path` with every symlink of its folder resolved: `SQLite` then follows none at all. It is absolute, so that
 /// it cannot be taken for a URI either.
-fn real(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no file name"))?;
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,

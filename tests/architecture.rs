@@ -45,10 +45,11 @@ const NOT_IN_DOMAIN: [&[&str]; 14] = [
 ];
 
 /// Crates that lead outside, and the rooms whose business that is.
-const DOORS: [(&str, &[&str]); 11] = [
-    ("reqwest", &["segmind"]),
-    ("rustls", &["segmind"]),
-    ("secrecy", &["segmind"]),
+const DOORS: [(&str, &[&str]); 12] = [
+    ("reqwest", &["segmind", "service"]),
+    ("rustls", &["segmind", "service"]),
+    ("secrecy", &["segmind", "service"]),
+    ("ring", &["service"]),
     ("rusqlite", &["ledger"]),
     ("axum", &["sandbox", "service"]),
     ("prometheus_client", &["service"]),

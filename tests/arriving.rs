@@ -25,6 +25,7 @@ const RULES: Rules = Rules {
     sidecar_wait: Duration::from_secs(1),
     lone_wait: Duration::from_secs(30),
     give_up: Duration::from_secs(600),
+    tell_after: None,
 };
 
 /// A file as it really is.

@@ -5,6 +5,7 @@
 //! question that costs nothing (none with `--offline`); it may run beside the daemon.
 
 mod folders;
+mod hooks;
 mod inbox;
 mod request;
 
@@ -108,6 +109,7 @@ pub fn run(global: &Global, args: &Check) -> Result<(), Failure> {
         report.warn(warning.to_string());
     }
     let there = folders::look(&config, &state_dir, &mut report);
+    hooks::look(&config, &mut report);
     let mut found = there.then(|| inbox::survey(&config));
     if let Some(found) = &found {
         found.tell(&mut report);

@@ -1,6 +1,7 @@
 //! `reimagined run`: the daemon, in the foreground; and `run --once`.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::engine::{Control, Deps, Ended, Engine, EngineError, Host, KeyRing, Lo
 use crate::ledger::LedgerError;
 use crate::ledger::thread::LedgerThread;
 use crate::segmind::Client;
+use crate::service::hooks::Hooks;
 use crate::service::lock::{Lock, LockError, STATE_LOCK, WORKING_LOCK};
 use crate::service::monitor::Monitor;
 use crate::service::signals::{Signal, Signals};
@@ -24,6 +26,9 @@ use super::args::{Global, Run};
 use super::exit::{Code, Failure};
 use super::setup;
 use super::term::Progress;
+
+/// What happened just before the end is told for so long.
+const LAST_HOOKS: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until it is told to stop, or with `--once` until nothing is left to do.
 pub fn run(global: &Global, args: &Run) -> Result<(), Failure> {
@@ -101,6 +106,8 @@ pub async fn daemon(
     ledger.observe_commits(move |took| commits.committed(took));
     let ledger = LedgerThread::start(Box::new(ledger)).map_err(|e| Failure::unexpected(e.to_string()))?;
     let client = Client::new(client_settings(&config)).map_err(|e| Failure::usage(e.to_string()))?;
+    let hooks = Hooks::start(config.hooks.clone(), setup::credentials()).map_err(|e| Failure::usage(e.to_string()))?;
+    let listener = hooks.listener();
     let file = config.file.clone();
     if let Err(e) = keys.read() {
         // The engine pauses for it, and goes on when it comes.
@@ -123,20 +130,25 @@ pub async fn daemon(
             pulse: Some(Pulse { asked: pulse.asked, answered: pulse.answered }),
             ready: Box::new(|| drop(notify::ready())),
             lock_working: Box::new(lock_working),
-            tell: Tell::new(move |news| metrics.hear(news)),
+            tell: Tell::new(move |news| {
+                metrics.hear(news);
+                listener.hear(news);
+            }),
         },
     };
     let (control, controlled) = mpsc::channel(16);
     let watcher = tokio::spawn(tell(published, state_dir.clone(), progress));
+    let stopped = Cell::new(false);
     let asking = async {
         while let Some(signal) = signals.next().await {
-            ask(&control, signal, &file, (!once).then_some(&monitor)).await;
+            stopped.set(stopped.get() || matches!(signal, Signal::Terminate | Signal::Interrupt));
+            ask(&control, signal, &file, (!once).then_some(&monitor), &hooks).await;
         }
         std::future::pending::<Infallible>().await
     };
     let working = async {
         match Engine::start(deps, controlled, publish).await.map_err(|e| failed(&e))? {
-            Some(engine) => Ok::<_, Failure>(engine.run().await),
+            Some(engine) => Ok::<_, Failure>(Box::pin(engine.run()).await),
             None => Ok(Ended::default()),
         }
     };
@@ -144,6 +156,14 @@ pub async fn daemon(
         ended = working => ended?,
         never = asking => match never {},
     };
+    let cut = async {
+        // Working off what is there once includes telling of it, unless somebody wants it to end.
+        if once && !stopped.get() {
+            while !matches!(signals.next().await, Some(Signal::Terminate | Signal::Interrupt) | None) {}
+        }
+        tokio::time::sleep(LAST_HOOKS).await;
+    };
+    hooks.finish(once, cut).await;
     // Ends when the engine's side of the status is gone.
     let _ = watcher.await;
     tokio::task::spawn_blocking(move || ledger.join()).await.ok();
@@ -151,7 +171,7 @@ pub async fn daemon(
     Ok(ended)
 }
 
-async fn ask(control: &mpsc::Sender<Control>, signal: Signal, file: &Path, monitor: Option<&Monitor>) {
+async fn ask(control: &mpsc::Sender<Control>, signal: Signal, file: &Path, monitor: Option<&Monitor>, hooks: &Hooks) {
     let wanted = match signal {
         Signal::Terminate | Signal::Interrupt => {
             drop(notify::stopping());
@@ -167,6 +187,7 @@ async fn ask(control: &mpsc::Sender<Control>, signal: Signal, file: &Path, monit
                     if let Some(monitor) = monitor {
                         monitor.listen(config.metrics.listen);
                     }
+                    hooks.reload(config.hooks.clone()).await;
                     say_warnings(&config);
                     Some(Control::Reload(Box::new(config)))
                 }

@@ -41,10 +41,15 @@ pub fn state_dir(config: &Config) -> Result<PathBuf, Failure> {
         .ok_or_else(|| Failure::usage("there is no place for the daemon's state: set [service] state_dir, or $HOME"))
 }
 
+/// Systemd's folder of credentials.
+pub fn credentials() -> Option<PathBuf> {
+    env("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+}
+
 /// Where the key comes from.
 pub fn keys(config: &Config) -> Arc<KeyRing> {
     Arc::new(KeyRing::new(KeySource {
-        credentials_directory: env("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        credentials_directory: credentials(),
         variable: env(VARIABLE).and_then(|v| v.into_string().ok()).map(Into::into),
         key_file: config.api.key_file.clone(),
     }))

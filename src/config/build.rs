@@ -1,5 +1,7 @@
 //! `config.toml` to a [`Config`]: every key read by hand, every mistake with its place.
 
+mod hooks;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +20,7 @@ use crate::domain::params::Key;
 use crate::domain::preset::By;
 
 /// Every section but `[preset]`, and its keys.
-pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
+pub(super) const SECTIONS: [(&str, &[&str]); 10] = [
     (
         "api",
         &[
@@ -53,6 +55,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
     ("output", &["name", "provenance"]),
     ("service", &["grace", "keep_history", "state_dir"]),
     ("metrics", &["listen"]),
+    ("hooks", &hooks::KEYS),
 ];
 
 const NO_KEY_HERE: &str = "a key may not stand in the configuration, which is read and copied by many: give it as the \
@@ -265,6 +268,7 @@ impl Reader<'_> {
         self.optional_path("service", "state_dir", &mut c.service.state_dir);
 
         self.value("metrics", "listen", &mut c.metrics.listen, |v| loopback(text(v)?).map(Some));
+        self.hooks(&mut c.hooks);
     }
 
     fn has(&self, section: &'static str, key: &'static str) -> bool {

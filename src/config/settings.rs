@@ -11,6 +11,7 @@ use url::Url;
 use super::problem::{Problem, Problems};
 use super::renamed::RENAMED;
 use super::{build, document};
+use crate::domain::hooks;
 use crate::domain::ids::RelPath;
 use crate::domain::params::Key;
 use crate::domain::preset::{Layer, Rules};
@@ -38,6 +39,8 @@ pub struct Config {
     pub service: Service,
     /// `[metrics]`
     pub metrics: Metrics,
+    /// `[hooks]`: whom to tell.
+    pub hooks: hooks::Settings,
     /// `[preset]`: the look of every folder that says nothing else.
     pub preset: Layer,
     /// What is to be said of the file although it is good, such as a key under its old name; in its order.
@@ -326,6 +329,7 @@ impl Config {
             output: Output { name: "{stem}".into(), provenance: true },
             service: Service { grace: s(195), keep_history: s(400 * 24 * 3600), state_dir: None },
             metrics: Metrics::default(),
+            hooks: hooks::Settings::default(),
             preset: Layer::new(),
             warnings: Vec::new(),
         }

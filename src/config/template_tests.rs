@@ -31,9 +31,11 @@ fn the_example_says_the_defaults() {
 #[test]
 fn every_key_of_the_example_can_be_uncommented() {
     let (text, count) = uncommented(EXAMPLE);
-    assert_eq!(count, 6 + 17);
+    assert_eq!(count, 6 + 7 + 17);
     let config = parse(&text);
     assert_eq!(config.preset.iter().count(), 17);
+    assert_eq!(config.hooks.programs.len(), 4);
+    assert!(config.hooks.webhook.is_some_and(|webhook| webhook.secret_file.is_some() && webhook.events.len() == 4));
     assert_eq!(config.folders.working.as_deref(), Some(Path::new("/home/ann/reimagine/working")));
 }
 

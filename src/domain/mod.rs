@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod arrivals;
 pub mod gate;
+pub mod hooks;
 pub mod ids;
 pub mod kinds;
 pub mod life;

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::arrivals::Reason;
 use super::ids::{DropId, Place};
+use super::status::PauseKind;
 use super::verdict::Billed;
 
 /// One piece of news.
@@ -51,6 +53,8 @@ pub enum News {
     Ended(Box<EndedDrop>),
     /// Nothing is sent from now on, or for another reason than before.
     Paused {
+        /// What kind of trouble it is.
+        kind: PauseKind,
         /// In plain words, as `status` has it.
         reason: String,
         /// Since when.
@@ -60,6 +64,26 @@ pub enum News {
     },
     /// The pause is over.
     Resumed,
+    /// A limit of ours is reached: the queue waits in the inbox.
+    Limited {
+        /// `images_per_hour` or `images_per_day`.
+        which: &'static str,
+        /// When there is room for one more.
+        until: Timestamp,
+    },
+    /// The limit has room again.
+    LimitOver,
+    /// A drop waits for something that only a person can give, for as long as somebody wanted to know.
+    Waiting {
+        /// The file that stands for it.
+        place: Place,
+        /// [`Reason::Prompt`], [`Reason::Image`] or [`Reason::Sidecar`].
+        reason: Reason,
+        /// Since when its files are unchanged.
+        since: Timestamp,
+        /// How many others in its folder wait for the same; they are told with it.
+        others: usize,
+    },
 }
 
 /// How a drop ended.

@@ -30,7 +30,7 @@ pub(super) fn backend(config: &Config, site: &Site) -> Backend {
 }
 
 /// The waits, as they count for this way of watching.
-pub(super) fn rules(config: &Config, backend: &Backend) -> Rules {
+pub(super) fn rules(config: &Config, backend: &Backend, once: bool) -> Rules {
     let w = &config.watch;
     Rules {
         settle: backend.settle(w.settle),
@@ -38,6 +38,8 @@ pub(super) fn rules(config: &Config, backend: &Backend) -> Rules {
         sidecar_wait: w.sidecar_wait,
         lone_wait: w.lone_wait,
         give_up: w.give_up,
+        // Working off what is there once ends before anybody has waited.
+        tell_after: config.hooks.tell_waiting_after().filter(|_| !once),
     }
 }
 
@@ -67,7 +69,7 @@ impl Engine {
         }
         self.backend = backend.clone();
         let now = self.now();
-        self.arrivals.set_rules(rules(&self.ctx.config, &self.backend), now);
+        self.arrivals.set_rules(rules(&self.ctx.config, &self.backend, self.once), now);
         self.next_scan = self.next_scan.min(now + self.ctx.config.watch.poll_interval);
     }
 
@@ -334,7 +336,7 @@ impl Engine {
         self.recovering = true;
         self.recover_wanted = true;
         self.backend = backend(&self.ctx.config, &self.ctx.site);
-        self.arrivals.set_rules(rules(&self.ctx.config, &self.backend), now);
+        self.arrivals.set_rules(rules(&self.ctx.config, &self.backend, self.once), now);
         self.arrivals.folder_gone(&RelPath::root(), now);
         self.preset_files.clear();
         self.hints.clear();

@@ -25,6 +25,7 @@ pub mod site;
 mod start;
 mod status;
 mod studio;
+mod waits;
 mod works;
 
 use std::any::Any;
@@ -173,6 +174,8 @@ pub struct Engine {
     warned: HashSet<String>,
     /// The pause that was told last, while it lasts.
     told_pause: Option<String>,
+    /// The limit that was told last, while it is reached.
+    told_limit: Option<&'static str>,
 
     /// The last turn: what was due by then was done, or waits for an event.
     turned: Mono,
@@ -259,6 +262,7 @@ impl Engine {
         self.read_presets(now);
         self.recover_when_still();
         self.pump(now);
+        self.tell_waits();
         self.tidy(now);
         self.refresh_status(now);
         if let Some(pulse) = &mut self.pulse {
@@ -334,7 +338,7 @@ impl Engine {
         }
         self.gate.set_probe_interval(config.retry.probe_interval);
         self.pace.set(config.api.requests_per_minute, config.api.max_in_flight);
-        self.arrivals.set_rules(inflow::rules(&config, &self.backend), now);
+        self.arrivals.set_rules(inflow::rules(&config, &self.backend, self.once), now);
         self.arrivals.reread_presets(&RelPath::root());
         self.preset_generation += 1;
         self.limited = None;

@@ -9,8 +9,9 @@ use tokio::task::JoinSet;
 use crate::domain::arrivals::Arrivals;
 use crate::domain::gate::{Gate, Why};
 use crate::domain::ids::Mono;
+use crate::domain::news::News;
 use crate::domain::pace::Pace;
-use crate::domain::status::Status;
+use crate::domain::status::{PauseKind, Status};
 use crate::inbox::Mounts;
 use crate::outbox::listing::Listings;
 use crate::outbox::spool::Spool;
@@ -37,6 +38,7 @@ impl Engine {
         let clock = Clock::start();
         let (tx, rx) = mpsc::channel(1024);
         let since = clock.wall();
+        let mut told_pause = None;
         let site = loop {
             match Site::open(&config, &state_dir) {
                 Ok(site) => break site,
@@ -47,6 +49,8 @@ impl Engine {
                     );
                     if publish.send_if_modified(|status| status::lost(status, &text, since)) {
                         tracing::warn!("{text}");
+                        tell.say(&News::Paused { kind: PauseKind::Inbox, reason: text.clone(), since, until: None });
+                        told_pause = Some(text);
                     }
                     if let Some(ready) = ready.take() {
                         ready();
@@ -76,7 +80,7 @@ impl Engine {
         // What lies there was of no use to anybody but the process that made it.
         let _ = std::fs::remove_dir_all(plan::prepared_dir(&state_dir));
         let backend = inflow::backend(&config, &site);
-        let rules = inflow::rules(&config, &backend);
+        let rules = inflow::rules(&config, &backend, once);
         let ctx = Ctx {
             config: Arc::new(config),
             site: Arc::new(site),
@@ -137,7 +141,8 @@ impl Engine {
             limited: None,
             blocked: HashMap::new(),
             warned: HashSet::new(),
-            told_pause: None,
+            told_pause,
+            told_limit: None,
             turned: Mono::default(),
             turned_wall: since,
             stopping: None,

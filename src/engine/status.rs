@@ -127,7 +127,7 @@ impl Engine {
         }
         self.told_pause = paused.map(|p| p.reason.clone());
         self.ctx.tell.say(&match paused.cloned() {
-            Some(Paused { reason, since, until, .. }) => News::Paused { reason, since, until },
+            Some(Paused { kind, reason, since, until }) => News::Paused { kind, reason, since, until },
             None => News::Resumed,
         });
     }
@@ -161,9 +161,23 @@ impl Engine {
         (queue.collect(), left_out)
     }
 
+    /// Tells of a reached limit once, until it has room again.
+    fn tell_limit(&mut self) {
+        let limited = self.limited.as_ref().map(|limited| (limited.which, limited.until_wall));
+        if self.told_limit == limited.map(|(which, _)| which) {
+            return;
+        }
+        self.told_limit = limited.map(|(which, _)| which);
+        self.ctx.tell.say(&match limited {
+            Some((which, until)) => News::Limited { which, until },
+            None => News::LimitOver,
+        });
+    }
+
     pub(super) fn publish_status(&mut self, ended: bool) {
         let paused = self.pause();
         self.tell_pause(paused.as_ref());
+        self.tell_limit();
         if self.scans_done == 0 && paused.is_none() && !ended {
             // It runs when it watches and has looked, not before: what is dropped then goes at once.
             return;

@@ -116,6 +116,7 @@ pub(super) fn survey(config: &Config) -> Inbox {
         sidecar_wait: Duration::ZERO,
         lone_wait: Duration::ZERO,
         give_up: NEVER,
+        tell_after: None,
     };
     let began = Instant::now();
     let at = |moment: Instant| Mono(BEFORE + moment.saturating_duration_since(began));

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::words::{Entry, How};
+use super::words::{Entry, How, Reason};
 use crate::domain::ids::{Facts, Mono};
 use crate::domain::kinds::NameKind;
 
@@ -64,6 +64,8 @@ pub(super) struct Item {
     /// It led a drop that was handed out as complete, with these facts.
     pub(super) told: bool,
     pub(super) mark: Mark,
+    /// It was told of as waiting for this, unchanged since then.
+    pub(super) asked: Option<(Reason, Nanos)>,
 }
 
 impl Item {
@@ -86,6 +88,7 @@ impl Item {
             not_whole: false,
             told: false,
             mark: Mark::None,
+            asked: None,
         }
     }
 

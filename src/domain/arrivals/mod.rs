@@ -12,6 +12,7 @@
 //! (`folders`) says whether that queue is served, so that a preset or a new folder that comes to rest
 //! touches no file.
 
+mod asks;
 mod folders;
 mod item;
 mod judge;
@@ -33,7 +34,7 @@ use self::item::{Item, Mark, Nanos, mono, nanos};
 use self::judge::{Judged, Verdict, View, judge, settled};
 use self::turns::Turns;
 pub use self::words::{
-    Candidate, CandidateKind, Entry, Failure, How, MAX_SIDECAR_BYTES, Member, PresetQuery, PresetState, Reason,
+    Asking, Candidate, CandidateKind, Entry, Failure, How, MAX_SIDECAR_BYTES, Member, PresetQuery, PresetState, Reason,
     ReferenceRule, Rules, SidecarMember, SidecarRule, Waiting,
 };
 use super::ids::{Facts, Mono, Place, RelPath};
@@ -53,6 +54,8 @@ enum GroupKey {
 enum Wake {
     Folder(FolderId),
     Group(GroupId),
+    /// The lead of a group may have waited long enough to be told of.
+    Ask(GroupId, u32),
     Names(FolderId),
 }
 
@@ -71,6 +74,8 @@ struct Slot {
     lead: u32,
     arrived: Nanos,
     state: SlotState,
+    /// When it is to be told of, if it waits for a person.
+    ask: Option<Nanos>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +103,7 @@ pub struct Arrivals {
     stale: BTreeSet<FolderId>,
     to_scan: BTreeSet<RelPath>,
     specials: Vec<(Place, Special)>,
+    asking: Vec<Asking>,
     stamp: u64,
     files: usize,
 }
@@ -118,6 +124,7 @@ impl Arrivals {
             stale: BTreeSet::new(),
             to_scan: BTreeSet::new(),
             specials: Vec::new(),
+            asking: Vec::new(),
             stamp: 0,
             files: 0,
         };
@@ -174,6 +181,7 @@ impl Arrivals {
                     self.folders[folder as usize].wake = None;
                     self.refresh_folder(folder, now);
                 }
+                Wake::Ask(group, lead) => self.ask(group, lead, now),
                 Wake::Names(folder) => self.forget_names(folder, now),
             }
         }
@@ -351,6 +359,9 @@ impl Arrivals {
         let folder = &mut self.folders[group.folder as usize];
         for slot in group.slots.drain(..) {
             folder.unqueue(&(slot.arrived, id, slot.lead));
+            if let Some(at) = slot.ask {
+                self.wakes.remove(&(at, Wake::Ask(id, slot.lead)));
+            }
         }
         if group.items.is_empty() {
             if let Some(at) = group.wake {
@@ -367,6 +378,7 @@ impl Arrivals {
         let judged = judge(&group.items, &folder.view(&self.rules, now));
         let mut wake: Option<Nanos> = None;
         for Judged { lead, verdict, .. } in judged {
+            let ask = asks::ask_at(&group.items[lead], &verdict, self.rules.tell_after);
             let state = match verdict {
                 Verdict::Go(CandidateKind::Picture | CandidateKind::PromptOnly) => SlotState::Send,
                 Verdict::Go(_) => SlotState::Reject,
@@ -379,7 +391,10 @@ impl Arrivals {
             };
             let (lead, arrived) = (lead as u32, group.items[lead].quiet);
             folder.queue((arrived, id, lead), state);
-            group.slots.push(Slot { lead, arrived, state });
+            if let Some(at) = ask {
+                self.wakes.insert((at, Wake::Ask(id, lead)));
+            }
+            group.slots.push(Slot { lead, arrived, state, ask });
         }
         if group.wake != wake {
             if let Some(at) = group.wake {

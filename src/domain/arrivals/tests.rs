@@ -12,6 +12,7 @@ pub(super) const RULES: Rules = Rules {
     sidecar_wait: Duration::from_secs(1),
     lone_wait: Duration::from_secs(30),
     give_up: Duration::from_secs(600),
+    tell_after: None,
 };
 
 pub(super) fn rel(path: &str) -> RelPath {

@@ -20,6 +20,8 @@ pub struct Rules {
     pub sidecar_wait: Duration,
     pub lone_wait: Duration,
     pub give_up: Duration,
+    /// What waits for a person is told of after that; `None`: nobody wants to know.
+    pub tell_after: Option<Duration>,
 }
 
 /// What was found under a name.
@@ -342,4 +344,17 @@ pub struct Waiting {
     pub since: Mono,
     /// More words, where there are any (the error of what cannot be read or moved, a preset's fault).
     pub detail: Option<String>,
+}
+
+/// A drop that has waited for a person long enough to be told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// The file that stands for it.
+    pub place: Place,
+    /// [`Reason::Prompt`], [`Reason::Image`] or [`Reason::Sidecar`].
+    pub reason: Reason,
+    /// Its ctime, nanoseconds since 1970.
+    pub changed_ns: i128,
+    /// How many others of its folder wait for the same, and are told of with it.
+    pub others: usize,
 }

@@ -1,0 +1,186 @@
+//! One program, run for one event: without a shell, in a process group and with an environment of its own, for so
+//! long at most.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
+use std::pin::pin;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
+use tokio::process::Child;
+use tokio_util::sync::CancellationToken;
+
+use super::{VERSION, seconds};
+use crate::domain::hooks::{Command, Event};
+use crate::domain::ids::{show, show_text};
+
+/// Of what a program wrote, so much of the end is shown when it failed. Bytes.
+const LAST_WORDS: usize = 2_048;
+
+/// What a program wrote just before it ended is waited for so long, where something that it left behind holds its
+/// output open.
+const LAST_WORDS_WAIT: Duration = Duration::from_millis(200);
+
+/// What a program gets of our environment: what finds programs, people's desktops, language and zone. Never the
+/// key, credentials, or the sockets of systemd.
+const KEPT: [&str; 12] = [
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+];
+
+/// Where programs are looked for if nothing says so.
+const USUAL_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Our `PATH`, or the usual one.
+pub(super) fn path() -> OsString {
+    std::env::var_os("PATH").filter(|path| !path.is_empty()).unwrap_or_else(|| USUAL_PATH.into())
+}
+
+/// How it ended.
+enum End {
+    Exited(ExitStatus),
+    TooLong,
+    /// We end ourselves.
+    Cut,
+    Unknown(io::Error),
+}
+
+/// Runs `command` for `event`; a failure is logged.
+pub(super) async fn run(command: &Command, event: &Event, limit: Duration, give_up: CancellationToken) {
+    let drop = event.place().map(tracing::field::display);
+    let program = show(command.program.as_os_str());
+    match try_run(command, event, limit, give_up).await {
+        Ok(()) => tracing::debug!(hook = event.on().key(), event = event.word(), drop, program, "told"),
+        Err((why, said)) => {
+            let said = last_words(&said);
+            tracing::warn!(hook = event.on().key(), event = event.word(), drop, program, reason = %why, said, "a hook failed");
+        }
+    }
+}
+
+async fn try_run(
+    command: &Command,
+    event: &Event,
+    limit: Duration,
+    give_up: CancellationToken,
+) -> Result<(), (String, Vec<u8>)> {
+    let early = |what: &str, e: &io::Error| (format!("{what}: {e}"), Vec::new());
+    let (mut child, mut output) = spawn(command, event).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound if !command.program.is_absolute() => {
+            ("it is in no folder of PATH: write its whole path, or install it".to_owned(), Vec::new())
+        }
+        _ => early("it can't be run", &e),
+    })?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let stdin = child.stdin.take();
+    let body = event.json(VERSION);
+    let mut said = Vec::new();
+    let end = {
+        // It may read late, only a part, or never; what it does with its output is as little our business.
+        let mut feeding = pin!(async move {
+            if let Some(mut stdin) = stdin {
+                let _ = stdin.write_all(body.as_bytes()).await;
+            }
+        });
+        let mut reading = pin!(read_end(&mut output, &mut said));
+        let mut ending = pin!(async {
+            tokio::select! {
+                status = child.wait() => status.map_or_else(End::Unknown, End::Exited),
+                () = tokio::time::sleep(limit) => End::TooLong,
+                () = give_up.cancelled() => End::Cut,
+            }
+        });
+        let (mut fed, mut read) = (false, false);
+        let end = loop {
+            tokio::select! {
+                end = &mut ending => break end,
+                () = &mut feeding, if !fed => fed = true,
+                () = &mut reading, if !read => read = true,
+            }
+        };
+        if !matches!(end, End::Exited(_)) {
+            // It was not waited for, so its number is still its own.
+            if let Some(group) = group {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+        }
+        if !read {
+            let _ = tokio::time::timeout(LAST_WORDS_WAIT, reading).await;
+        }
+        end
+    };
+    let why = match end {
+        End::Exited(status) if status.success() => return Ok(()),
+        End::Exited(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(signal)) => format!("killed by signal {signal}"),
+            (None, None) => "it ended in an unknown way".to_owned(),
+        },
+        End::TooLong => format!("it took longer than {} ([hooks] timeout) and was killed", seconds(limit)),
+        End::Cut => "it was killed, as the daemon ends".to_owned(),
+        End::Unknown(e) => format!("it can't be waited for: {e}"),
+    };
+    let _ = child.wait().await;
+    Err((why, said))
+}
+
+/// The child and the end of a pipe where all comes that it writes.
+fn spawn(command: &Command, event: &Event) -> io::Result<(Child, pipe::Receiver)> {
+    let (reader, writer) = io::pipe()?;
+    let variables = std::env::vars_os();
+    let kept = variables.filter(|(name, _)| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b"LC_") || KEPT.iter().any(|kept| kept.as_bytes() == name)
+    });
+    let child = tokio::process::Command::new(&command.program)
+        .args(command.args(event))
+        .env_clear()
+        .envs(kept)
+        .env("PATH", path())
+        .envs(event.variables())
+        // Nothing of what it does counts from wherever we were started, and no mount is held.
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    Ok((child, pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?))
+}
+
+/// Reads to the end and keeps the last of it.
+async fn read_end(from: &mut pipe::Receiver, said: &mut Vec<u8>) {
+    let mut piece = [0; 4096];
+    while let Ok(n @ 1..) = from.read(&mut piece).await {
+        said.extend_from_slice(&piece[..n]);
+        let above = said.len().saturating_sub(LAST_WORDS);
+        said.drain(..above);
+    }
+}
+
+/// What it said last, for one line of the log; `None` if it said nothing.
+fn last_words(said: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(said);
+    let mut out = String::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let _ = write!(out, "{}{}", if out.is_empty() { "" } else { " / " }, show_text(line));
+    }
+    (!out.is_empty()).then_some(out)
+}

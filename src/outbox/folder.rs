@@ -331,7 +331,21 @@ fn is_same_name(from: &Folder, old: &OsStr, to: &Folder, new: &OsStr) -> Result<
 /// For filesystems that refuse NOREPLACE.
 fn link_and_unlink(from: &Folder, old: &OsStr, to: &Folder, new: &OsStr) -> Result<(), Errno> {
     match rustix::fs::linkat(from, old, to, new, AtFlags::empty()) {
-        Ok(()) => rustix::fs::unlinkat(from, old, AtFlags::empty()),
+        Ok(()) => {
+            let look = |folder: &Folder, name: &OsStr| rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+            let (here, there) = (facts(&look(from, old)?), facts(&look(to, new)?));
+            if same_inode(&here, &there) {
+                return rustix::fs::unlinkat(from, old, AtFlags::empty());
+            }
+            if here != (Facts { ino: here.ino, ..there }) {
+                // Somebody put another file there meanwhile.
+                return Err(Errno::EXIST);
+            }
+            // Some FUSE filesystems (sshfs) number names instead of files: by its new name nobody would know it
+            // again. What a rename moves keeps its number.
+            rustix::fs::unlinkat(to, new, AtFlags::empty())?;
+            over_placeholder(from, old, to, new)
+        }
         Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => over_placeholder(from, old, to, new),
         Err(e) => Err(e),
     }

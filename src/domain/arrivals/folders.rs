@@ -39,7 +39,7 @@ pub(super) struct Folder {
     pub(super) removed: HashMap<OsString, Nanos>,
     /// Begin of the scan that is under way.
     pub(super) scan: Option<Nanos>,
-    /// Begin of the last complete one.
+    /// Begin of the last complete one, or of one around it in which this folder was not found.
     pub(super) last_scan: Option<Nanos>,
     pub(super) scanned: bool,
     /// How many folders from here down were never scanned.
@@ -265,6 +265,8 @@ impl Arrivals {
             let (names_wake, standing) = (folder.names_wake, folder.standing);
             *folder = Folder { names, names_wake, standing, ..Folder::new(path.clone(), parent, quiet) };
         }
+        // Nothing in it was there when those around it were last scanned without it.
+        self.folders[id as usize].last_scan = parent.and_then(|parent| self.folders[parent as usize].last_scan);
         self.count_unscanned(parent, 1);
         self.stale.insert(id);
         self.to_scan.insert(path.clone());

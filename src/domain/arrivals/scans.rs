@@ -184,20 +184,24 @@ impl Arrivals {
                     self.specials.push((place, special));
                 }
                 if !known || how != How::Scanned {
-                    self.bump(id, now.saturating_sub(length(entry.age)));
+                    let floor = floor.filter(|_| !known).unwrap_or(Nanos::MIN).min(now);
+                    self.bump(id, now.saturating_sub(length(entry.age)).max(floor));
                 }
                 if is_preset(name) {
                     self.regate(id);
                 }
             }
             NameKind::Preset => {
-                let known = record.presets.iter_mut().find(|p| p.name == name);
-                let changed = known.is_none_or(|item| item.observe(entry, how, now));
-                if !record.presets.iter().any(|p| p.name == name) {
-                    record.presets.push(Item::new(name.to_owned(), entry, how, now, floor));
-                }
-                if changed {
-                    self.bump(id, now.saturating_sub(length(entry.age)));
+                let changed = if let Some(item) = record.presets.iter_mut().find(|p| p.name == name) {
+                    item.observe(entry, how, now).then_some(item.quiet)
+                } else {
+                    let item = Item::new(name.to_owned(), entry, how, now, floor);
+                    let quiet = item.quiet;
+                    record.presets.push(item);
+                    Some(quiet)
+                };
+                if let Some(quiet) = changed {
+                    self.bump(id, quiet);
                     self.refresh_folder(id, now);
                 }
             }
@@ -237,7 +241,14 @@ impl Arrivals {
         if known.is_some_and(|f| f.identity.is_some_and(|old| old != identity)) {
             self.folder_gone(&path, mono_of(now));
         }
-        let changed = now.saturating_sub(length(entry.age));
+        let by_age = now.saturating_sub(length(entry.age));
+        // A new one was not there at the last scan, whatever a server's clock says.
+        let floor = if self.ids.get(&path).is_some_and(|id| !self.folders[*id as usize].absent) {
+            None
+        } else {
+            self.folders[parent as usize].last_scan
+        };
+        let changed = by_age.max(floor.unwrap_or(Nanos::MIN).min(now));
         let id = self.ensure_folder(&path, changed);
         self.folders[id as usize].identity = Some(identity);
         self.folders[parent as usize].children.insert(name.to_owned(), now);

@@ -122,6 +122,13 @@ fn plain() -> Box_ {
     Box_::new(PresetState::default())
 }
 
+/// An inbox that was not scanned yet: what lies there may have lain there for long.
+fn unseen() -> Box_ {
+    let mut inbox = plain();
+    inbox.arrivals.folder_gone(&RelPath::root(), inbox.now());
+    inbox
+}
+
 fn strings(list: &[&str]) -> Vec<String> {
     list.iter().map(ToString::to_string).collect()
 }
@@ -134,10 +141,26 @@ fn a_picture_waits_as_long_as_its_arrival_demands() {
         inbox.see("", "a.jpg", 9, how);
         assert_eq!(inbox.goes_after(), Some((ms, strings(&["a.jpg"]))), "{how:?}");
     }
-    let mut inbox = plain();
-    inbox.arrivals.folder_gone(&RelPath::root(), inbox.now());
+    let mut inbox = unseen();
     inbox.scan("", &[("old.jpg", 9, 60_000), ("older.jpg", 9, 90_000)]);
     assert_eq!(inbox.goes_after(), Some((0, strings(&["older.jpg", "old.jpg"]))));
+}
+
+#[test]
+fn what_is_new_since_the_last_scan_is_new_whatever_a_servers_clock_says() {
+    let hours = 7_200_000;
+    let mut inbox = plain();
+    inbox.ms += 500;
+    inbox.scan("", &[("sea/", 0, hours)]);
+    inbox.scan("sea", &[("a.jpg", 9, hours), ("deep/", 0, hours), (".ignored", 1, hours)]);
+    inbox.scan("sea/deep", &[("b.jpg", 9, hours), ("preset.toml", 9, hours)]);
+    assert_eq!(inbox.told(), strings(&[]));
+    assert_eq!(inbox.goes_after(), Some((2500, strings(&["sea/a.jpg", "sea/deep/b.jpg"]))));
+    // What is there at the very first scan has no other witness.
+    let mut inbox = unseen();
+    inbox.scan("", &[("sea/", 0, hours)]);
+    inbox.scan("sea", &[("a.jpg", 9, hours)]);
+    assert_eq!(inbox.goes_after(), Some((0, strings(&["sea/a.jpg"]))));
 }
 
 #[test]
@@ -225,8 +248,7 @@ fn the_preset_says_whether_images_are_waited_for() {
     inbox.see("", "a.jpg", 9, How::Closed);
     assert_eq!(inbox.goes_after(), Some((1000, strings(&["a.jpg Failed"]))));
     // Also over a restart: the wait counts from the ctime.
-    let mut inbox = plain();
-    inbox.arrivals.folder_gone(&RelPath::root(), inbox.now());
+    let mut inbox = unseen();
     inbox.scan("", &[("a.txt", 9, 25_000)]);
     assert_eq!(inbox.goes_after(), Some((5000, strings(&["a.txt"]))));
 }
@@ -243,13 +265,13 @@ fn a_new_folder_waits_until_it_has_come_to_rest() {
     // 3 s after the preset came; by then that has settled too.
     assert_eq!(inbox.goes_after(), Some((3000, strings(&["look/a.jpg"]))));
     // An old one goes at once, nested ones too.
-    let mut inbox = plain();
+    let mut inbox = unseen();
     inbox.scan("", &[("look/", 0, 50_000)]);
     inbox.scan("look", &[("in/", 0, 50_000)]);
     inbox.scan("look/in", &[("a.jpg", 9, 60_000)]);
     assert_eq!(inbox.goes_after(), Some((0, strings(&["look/in/a.jpg"]))));
     // What is still arriving further down holds the whole new tree.
-    let mut inbox = plain();
+    let mut inbox = unseen();
     inbox.scan("", &[("look/", 0, 50_000)]);
     inbox.scan("look", &[("in/", 0, 50_000), ("a.jpg", 9, 50_000)]);
     inbox.scan("look/in", &[("b.jpg", 9, 1000)]);
@@ -258,7 +280,7 @@ fn a_new_folder_waits_until_it_has_come_to_rest() {
 
 #[test]
 fn a_preset_that_changes_or_vanishes_holds_its_subtree_only() {
-    let mut inbox = plain();
+    let mut inbox = unseen();
     inbox.scan("", &[("x/", 0, 50_000), ("y/", 0, 50_000)]);
     inbox.scan("x", &[("preset.toml", 5, 50_000), ("sub/", 0, 50_000)]);
     inbox.scan("x/sub", &[("a.jpg", 9, 50_000)]);
@@ -408,7 +430,7 @@ fn a_scan_that_began_before_a_claim_brings_nothing_back() {
 
 #[test]
 fn folders_take_turns_priority_first_and_the_oldest_within() {
-    let mut inbox = plain();
+    let mut inbox = unseen();
     inbox.scan("", &[("x/", 0, 50_000), ("y/", 0, 50_000), ("z/", 0, 50_000)]);
     inbox.scan("x", &[("1.jpg", 9, 40_000), ("2.jpg", 9, 45_000), ("3.jpg", 9, 44_000)]);
     inbox.scan("y", &[("4.jpg", 9, 10_000)]);

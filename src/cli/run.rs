@@ -96,6 +96,7 @@ pub async fn daemon(
     let state_dir = setup::state_dir(&config)?;
     // Before anything is made: nothing of ours may come to lie in somebody's inbox.
     Site::keep_apart(&config, &state_dir).map_err(|e| Failure::usage(e.to_string()))?;
+    Site::keep_state_local(&state_dir).map_err(|e| Failure::usage(e.to_string()))?;
     std::fs::create_dir_all(&state_dir)
         .map_err(|e| Failure::usage(format!("the state directory {} cannot be made: {e}", state_dir.display())))?;
     let _lock = Lock::take(&state_dir.join(STATE_LOCK)).map_err(|e| held(&e, "state directory", &state_dir))?;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -41,9 +42,14 @@ pub struct Site {
 /// Why the folders can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
-    /// The inbox is not there (unmounted, deleted, not made yet): wait for it.
-    #[error("the inbox {} is not there (reimagined init makes one)", .0.display())]
-    NoInbox(PathBuf),
+    /// The inbox is not there (unmounted, deleted, not made yet), or its server is not: wait for it.
+    #[error("the inbox {} {why}", .path.display())]
+    NoInbox {
+        /// Where it should be.
+        path: PathBuf,
+        /// In words behind its name.
+        why: String,
+    },
     /// A person has to change the configuration or the folders.
     #[error("{0}")]
     Wrong(String),
@@ -55,8 +61,15 @@ impl Site {
     pub fn open(config: &Config, state_dir: &Path) -> Result<Self, SiteError> {
         let folders = &config.folders;
         let inbox = folders.inbox.clone();
-        let found = fs::metadata(&inbox).ok().filter(fs::Metadata::is_dir);
-        let Some(found) = found else { return Err(SiteError::NoInbox(inbox)) };
+        let why = match fs::metadata(&inbox) {
+            Ok(found) if found.is_dir() => Ok(found),
+            Ok(_) => Err("is no folder".to_owned()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err("is not there (reimagined init makes one)".to_owned())
+            }
+            Err(e) => Err(format!("cannot be looked at: {e}")),
+        };
+        let found = why.map_err(|why| SiteError::NoInbox { path: inbox.clone(), why })?;
         fs::read_dir(&inbox).map_err(|e| {
             wrong(format!(
                 "the inbox {} cannot be read: {e}; give this user the right to read, write and enter it",
@@ -73,14 +86,7 @@ impl Site {
             fs::create_dir_all(path)
                 .map_err(|e| wrong(format!("the {what} {} cannot be made: {e}", path.display())))?;
         }
-        let kind = filesystem_kind(state_dir).map_err(|e| wrong(e.to_string()))?;
-        if kind.is_network() {
-            return Err(wrong(format!(
-                "the state directory {} lies on {}, where a ledger is not safe; set [service] state_dir to a local disk",
-                state_dir.display(),
-                kind.name()
-            )));
-        }
+        Self::keep_state_local(state_dir)?;
         let (working, other_working) = working(config, &inbox)?;
         let mut site = Self {
             inbox_id: (found.dev(), found.ino()),
@@ -108,6 +114,20 @@ impl Site {
             ("[folders] errors", &folders.errors),
             ("[service] state_dir", state_dir),
         ])
+    }
+
+    /// Looks that the state directory lies, or is going to lie, on a disk where a ledger is safe.
+    pub fn keep_state_local(state_dir: &Path) -> Result<(), SiteError> {
+        let there = state_dir.ancestors().find(|at| fs::metadata(at).is_ok()).unwrap_or(Path::new("."));
+        let kind = filesystem_kind(there).map_err(|e| wrong(e.to_string()))?;
+        if kind.is_network() {
+            return Err(wrong(format!(
+                "the state directory {} lies on {}, where a ledger is not safe; set [service] state_dir to a folder on a local disk",
+                state_dir.display(),
+                kind.name()
+            )));
+        }
+        Ok(())
     }
 
     /// The folders that are the daemon's to write.

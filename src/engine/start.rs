@@ -42,11 +42,8 @@ impl Engine {
         let site = loop {
             match Site::open(&config, &state_dir) {
                 Ok(site) => break site,
-                Err(SiteError::NoInbox(path)) if !once => {
-                    let text = format!(
-                        "the inbox {} is not there; it is waited for (reimagined init makes one)",
-                        path.display()
-                    );
+                Err(e @ SiteError::NoInbox { .. }) if !once => {
+                    let text = format!("{e}; it is waited for");
                     if publish.send_if_modified(|status| status::lost(status, &text, since)) {
                         tracing::warn!("{text}");
                         tell.say(&News::Paused { kind: PauseKind::Inbox, reason: text.clone(), since, until: None });

@@ -130,7 +130,7 @@ pub async fn daemon(
             beat,
             pulse: Some(Pulse { asked: pulse.asked, answered: pulse.answered }),
             ready: Box::new(|| drop(notify::ready())),
-            lock_working: Box::new(lock_working),
+            lock_working: Arc::new(lock_working),
             tell: Tell::new(move |news| {
                 metrics.hear(news);
                 listener.hear(news);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::Config;
 use crate::domain::ids::Fingerprint;
@@ -110,7 +110,18 @@ impl Ctx {
     }
 }
 
+/// So many calls of the engine may block at once: fewer than there are threads for it, so that the status is written
+/// and answers are kept although a dead server lets all of these hang.
+static MAY_BLOCK: Semaphore = Semaphore::const_new(12);
+
 /// Runs what blocks where that is allowed. A panic there becomes an error for a person.
 pub(super) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
-    tokio::task::spawn_blocking(f).await.map_err(|e| format!("a worker failed: {e}"))
+    let failed = |e: &dyn std::fmt::Display| format!("a worker failed: {e}");
+    let turn = MAY_BLOCK.acquire().await.map_err(|e| failed(&e))?;
+    let work = move || {
+        // Until it is done, whoever waits for it or not.
+        let _turn = turn;
+        f()
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|e| failed(&e))
 }

@@ -255,6 +255,22 @@ pub(super) enum InboxNow {
     Gone(String),
     /// It is there (again), perhaps another directory: everything begins anew.
     Back(Box<super::site::Site>),
+    /// What is there again was locked, or not.
+    Taken(Box<Taken>),
+}
+
+/// An inbox that is there again.
+pub(super) struct Taken {
+    /// Its folders, if they are others than those before.
+    pub site: Option<super::site::Site>,
+    pub lock: Result<Box<dyn std::any::Any + Send>, super::Locked>,
+    pub backend: crate::inbox::Backend,
+}
+
+impl std::fmt::Debug for Taken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Taken").field("site", &self.site).field("backend", &self.backend).finish_non_exhaustive()
+    }
 }
 
 /// What a planner needs to know besides the candidate.

@@ -6,16 +6,18 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::config::{self, Config, Told};
 use crate::domain::arrivals::{How, PresetQuery, PresetState, Rules};
 use crate::domain::ids::{Mono, RelPath};
 use crate::domain::kinds::NameKind;
 use crate::inbox::{self, Backend, HINT_CAP, HintHow, Report, Setting, Watcher};
 
-use super::event::{Chain, Event, InboxNow, Looked};
+use super::event::{Chain, Event, InboxNow, Looked, Taken};
 use super::read::folder_state;
 use super::site::Site;
-use super::{Engine, LOOK_AGAIN, look_at_inbox};
+use super::{Engine, InboxCheck, LOOK_AGAIN, SILENCE, look_at_inbox};
 
 /// How the inbox is watched, by the configuration and its filesystem.
 pub(super) fn backend(config: &Config, site: &Site) -> Backend {
@@ -73,15 +75,53 @@ impl Engine {
         self.next_scan = self.next_scan.min(now + self.ctx.config.watch.poll_interval);
     }
 
+    /// The inbox is asked for something.
+    fn inbox_asked(&mut self, now: Mono) {
+        self.unanswered.get_or_insert(now);
+    }
+
+    /// The inbox answered.
+    fn inbox_heard(&mut self, now: Mono) {
+        let still_asked = self.scanning || self.inbox_check != InboxCheck::No;
+        self.unanswered = still_asked.then_some(now);
+        if self.inbox_silent.take().is_some() {
+            tracing::info!("the inbox answers again");
+        }
+    }
+
+    /// Why nothing can be had from the inbox just now.
+    pub(super) fn inbox_away(&self) -> Option<&(String, Timestamp)> {
+        self.inbox_lost.as_ref().or(self.inbox_silent.as_ref())
+    }
+
+    /// A call to a server that is dead can hang for as long as that stays dead, so that no error ever comes.
+    fn notice_silence(&mut self, now: Mono) {
+        let Some(owed) = self.unanswered.map(|since| now.since(since)).filter(|owed| *owed >= SILENCE) else { return };
+        if self.inbox_silent.is_some() {
+            return;
+        }
+        if owed > SILENCE + LOOK_AGAIN {
+            // This process itself stood still; the answer may be on its way.
+            self.unanswered = Some(now);
+        } else {
+            let why = format!("the inbox {} does not answer; a server or disk may hang", self.ctx.site.inbox.display());
+            tracing::error!(reason = %why, "paused: nothing is taken for cancelled");
+            self.inbox_silent = Some((why, self.ctx.clock.wall()));
+            self.status_due.get_or_insert(now);
+        }
+    }
+
     /// Starts whatever look is due.
     pub(super) fn keep_looking(&mut self, now: Mono) {
+        self.notice_silence(now);
         if self.stopping.is_some() {
             return;
         }
         let doubted = self.inbox_doubted || self.inbox_lost.is_some() && now >= self.next_scan;
-        if doubted && !self.inbox_check {
+        if doubted && self.inbox_check == InboxCheck::No {
             self.inbox_doubted = false;
-            self.inbox_check = true;
+            self.inbox_check = InboxCheck::Looking;
+            self.inbox_asked(now);
             let ctx = self.ctx.clone();
             self.spawn(look_at_inbox(ctx));
         }
@@ -121,6 +161,8 @@ impl Engine {
     /// Looks at these folders and all that lies below them, watching each before it is listed.
     fn survey(&mut self, folders: Vec<RelPath>, everything: bool) {
         self.scanning = true;
+        let now = self.now();
+        self.inbox_asked(now);
         let (ctx, watcher, ignore) = (self.ctx.clone(), self.watcher.clone(), ignore(&self.ctx.config));
         self.spawn(async move {
             let (tx, site) = (ctx.tx.clone(), ctx.site.clone());
@@ -158,6 +200,7 @@ impl Engine {
     }
 
     pub(super) fn scanned(&mut self, reports: Vec<Report>, now: Mono) {
+        self.inbox_heard(now);
         for report in reports {
             match report {
                 Report::Begin { folder, started } => {
@@ -189,6 +232,7 @@ impl Engine {
         now: Mono,
     ) {
         self.scanning = false;
+        self.inbox_heard(now);
         if let (Some(why), true) = (watch_limit, self.watcher.is_some()) {
             self.poll_instead(&Backend::Poll { why });
         }
@@ -293,34 +337,68 @@ impl Engine {
     }
 
     pub(super) fn inbox_found(&mut self, found: InboxNow, now: Mono) {
-        self.inbox_check = false;
+        if self.inbox_check != InboxCheck::Taking {
+            self.inbox_check = InboxCheck::No;
+        }
+        self.inbox_heard(now);
         match found {
             InboxNow::Same => {
                 if self.inbox_lost.is_some() {
-                    self.inbox_back(None, now);
+                    self.take_inbox(None, now);
                 }
             }
             InboxNow::Gone(why) => {
                 self.next_scan = now + LOOK_AGAIN;
-                if self.inbox_lost.is_none() {
+                if let Some((old, _)) = &mut self.inbox_lost {
+                    *old = why;
+                } else {
                     tracing::error!(reason = %why, "paused: the inbox is lost; nothing is taken for cancelled");
                     self.inbox_lost = Some((why, self.ctx.clock.wall()));
                     self.put_plans_back(now);
                 }
             }
-            InboxNow::Back(site) => self.inbox_back(Some(*site), now),
+            InboxNow::Back(site) => self.take_inbox(Some(*site), now),
+            InboxNow::Taken(taken) => self.inbox_back(*taken, now),
         }
     }
 
-    /// The inbox is there again: lock, put in order, watch, scan, go on.
-    fn inbox_back(&mut self, site: Option<Site>, now: Mono) {
+    /// Locks what stands at the inbox's place now. On a share each of these calls can hang, so none is the loop's.
+    fn take_inbox(&mut self, site: Option<Site>, now: Mono) {
+        if self.inbox_check == InboxCheck::Taking {
+            return;
+        }
+        self.inbox_check = InboxCheck::Taking;
+        self.inbox_asked(now);
+        let (ctx, lock_working) = (self.ctx.clone(), Arc::clone(&self.lock_working));
+        // What was locked may be a file of another mount.
+        let old = self.working_lock.take();
+        self.spawn(async move {
+            let config = ctx.config.clone();
+            let known = ctx.site.clone();
+            let taken = super::ctx::blocking(move || {
+                drop(old);
+                let at = site.as_ref().unwrap_or(&known);
+                let lock = lock_working(&at.working);
+                Taken { backend: backend(&config, at), site, lock }
+            });
+            let taken = taken.await.unwrap_or_else(|why| Taken {
+                site: None,
+                lock: Err(super::Locked::Failed(why)),
+                backend: Backend::Events,
+            });
+            ctx.send(Event::Inbox(InboxNow::Taken(Box::new(taken)))).await;
+        });
+    }
+
+    /// The inbox is there again: put in order, watch, scan, go on.
+    fn inbox_back(&mut self, taken: Taken, now: Mono) {
+        self.inbox_check = InboxCheck::No;
+        let Taken { site, lock, backend } = taken;
         if let Some(site) = site {
             tracing::warn!(inbox = %site.inbox.display(), "another directory stands at the inbox's place: it is watched and scanned afresh");
             self.ctx.site = Arc::new(site);
         }
-        // What was locked may be a file of another mount.
-        self.working_lock = None;
-        match (self.lock_working)(&self.ctx.site.working) {
+        match lock {
             Ok(lock) => self.working_lock = Some(lock),
             Err(super::Locked::Held(why) | super::Locked::Failed(why)) => {
                 self.warn_once(&why);
@@ -335,7 +413,7 @@ impl Engine {
         self.put_plans_back(now);
         self.recovering = true;
         self.recover_wanted = true;
-        self.backend = backend(&self.ctx.config, &self.ctx.site);
+        self.backend = backend;
         self.arrivals.set_rules(rules(&self.ctx.config, &self.backend, self.once), now);
         self.arrivals.folder_gone(&RelPath::root(), now);
         self.preset_files.clear();

@@ -60,6 +60,19 @@ const DECODE_BUDGET: u64 = 128 * 1024 * 1024;
 /// How often a lost inbox, a full disk or an unwritable folder is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
+/// How long the inbox may owe an answer before that is called a pause.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// What is being found out about the inbox as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InboxCheck {
+    No,
+    /// Whether it is there, and the same.
+    Looking,
+    /// It is there again, and is being locked.
+    Taking,
+}
+
 /// A candidate that was handed out by the arrivals and not answered yet.
 #[derive(Debug)]
 enum Planning {
@@ -149,7 +162,11 @@ pub struct Engine {
     /// Something was mounted or unmounted: the inbox may be another one.
     inbox_doubted: bool,
     inbox_lost: Option<(String, Timestamp)>,
-    inbox_check: bool,
+    inbox_check: InboxCheck,
+    /// Since when the inbox owes an answer.
+    unanswered: Option<Mono>,
+    /// It has owed one for too long.
+    inbox_silent: Option<(String, Timestamp)>,
     scanning: bool,
     rescan_wanted: bool,
     next_scan: Mono,
@@ -229,6 +246,10 @@ impl Engine {
             }
         }
         self.tasks.shutdown().await;
+        let lock = self.working_lock.take();
+        // It lies with the inbox, so letting go of it can hang.
+        let gone = tokio::task::spawn_blocking(move || drop(lock));
+        let _ = tokio::time::timeout(LOOK_AGAIN, gone).await;
         self.last_figures().await;
         self.publish_status(true);
         self.ended
@@ -356,6 +377,7 @@ impl Engine {
         wakes.extend(self.stopping);
         wakes.push(self.next_tidy);
         wakes.extend(self.once_wait);
+        wakes.extend(self.unanswered.map(|since| since + SILENCE));
         if self.stopping.is_none() {
             wakes.extend(self.arrivals.next_wake());
             wakes.extend(self.gate.next_wake());

@@ -28,7 +28,7 @@ impl Engine {
     }
 
     fn once_is_done(&mut self, now: Mono) -> bool {
-        if self.scans_done == 0 && self.inbox_lost.is_none() {
+        if self.scans_done == 0 && self.inbox_away().is_none() {
             return false;
         }
         self.ended.broken_presets = self.arrivals.broken_presets().next().is_some();
@@ -46,7 +46,7 @@ impl Engine {
         }
         let wait = self.gate.paused().filter(|_| held).map(|p| p.why.text().to_owned());
         let wait = wait.or_else(|| self.trouble.as_ref().map(|t| t.text.clone()));
-        let wait = wait.or_else(|| self.inbox_lost.as_ref().map(|(why, _)| why.clone()));
+        let wait = wait.or_else(|| self.inbox_away().map(|(why, _)| why.clone()));
         let wait = wait.or_else(|| self.blocked.values().next().map(|(why, _)| why.clone()));
         if let Some(why) = wait {
             let until = *self.once_wait.get_or_insert(now + Duration::from_secs(60));

@@ -58,7 +58,7 @@ impl Pulse {
 }
 
 /// Locks a folder for this process, for as long as what it gives is held.
-pub type LockWorking = Box<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send>;
+pub type LockWorking = Arc<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send + Sync>;
 
 /// Whom the engine tells its news. It is called by the loop and its workers, so it must neither block nor panic.
 #[derive(Clone)]

@@ -59,7 +59,7 @@ impl Engine {
         if self.gate.probe_due(now) {
             self.probe();
         }
-        if !self.blocked.is_empty() || self.inbox_lost.is_some() || self.scans_done == 0 || self.recovering {
+        if !self.blocked.is_empty() || self.inbox_away().is_some() || self.scans_done == 0 || self.recovering {
             return;
         }
         let may = self.gate.may(now);

@@ -21,7 +21,10 @@ use super::clock::Clock;
 use super::ctx::{Ctx, SingleFlight};
 use super::site::{Site, SiteError};
 use super::studio::Studio;
-use super::{Control, DECODE_BUDGET, Deps, Ended, Engine, EngineError, Host, LOOK_AGAIN, Locked, inflow, plan, status};
+use super::{
+    Control, DECODE_BUDGET, Deps, Ended, Engine, EngineError, Host, InboxCheck, LOOK_AGAIN, Locked, inflow, plan,
+    status,
+};
 
 impl Engine {
     /// An engine over folders that are there, with everything that a crash left put in order. Ends with an
@@ -119,7 +122,9 @@ impl Engine {
             mounts: Mounts::watch().ok(),
             inbox_doubted: false,
             inbox_lost: None,
-            inbox_check: false,
+            inbox_check: InboxCheck::No,
+            unanswered: None,
+            inbox_silent: None,
             scanning: false,
             rescan_wanted: true,
             next_scan: Mono::default(),

@@ -91,7 +91,7 @@ impl Engine {
         let now = self.now();
         let wall = self.ctx.clock.wall();
         let later = |at: Mono| wall.checked_add(jiff::SignedDuration::try_from(at.since(now)).unwrap_or_default()).ok();
-        if let Some((why, since)) = &self.inbox_lost {
+        if let Some((why, since)) = self.inbox_away() {
             return Some(Paused { kind: PauseKind::Inbox, reason: why.clone(), since: *since, until: None });
         }
         if let Some(trouble) = &self.trouble {

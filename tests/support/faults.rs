@@ -2,7 +2,7 @@
 //! root's privileges, and a clock that is set. Each is of one daemon or one namespace, never of the machine.
 //!
 //! What a machine can't do makes a test fail, and the message says how to leave such tests out:
-//! `REIMAGINED_TESTS_WITHOUT`, a list of `namespaces`, `strace`, `faketime`, `prometheus` and `systemd` (see
+//! `REIMAGINED_TESTS_WITHOUT`, a list of `namespaces`, `strace`, `faketime`, `fuse`, `samba`, `prometheus` and `systemd` (see
 //! [`super::boot`]). They say so loudly then.
 
 use std::cell::Cell;
@@ -38,11 +38,24 @@ pub fn cannot(what: &str, why: &str) -> ! {
     panic!("this test needs {what}: {why}\nTo leave such tests out, set {WITHOUT}={what}");
 }
 
+/// Whether a test that needs `what` can run here: not if such tests are left out. Fails if the machine lacks it.
+pub fn can(what: &str, lack: impl FnOnce() -> Option<String>) -> bool {
+    if left_out(what) {
+        return false;
+    }
+    match lack() {
+        Some(lack) => cannot(what, &lack),
+        None => true,
+    }
+}
+
 /// Namespaces for [`alone`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {
     /// Mounts of its own.
     Mounts,
+    /// Mounts, processes and a loopback of its own: servers that it starts end with it, whatever happens.
+    Network,
     /// Limits of its own, such as those of inotify watches.
     Limits,
 }
@@ -63,13 +76,18 @@ pub fn alone<F: FnOnce()>(space: Space, test: F) {
     let flags: Vec<&str> = match space {
         Space::Mounts if root => vec!["--mount"],
         Space::Mounts => [&user[..], &["--mount"]].concat(),
+        Space::Network => {
+            let own = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--net"];
+            if root { own.to_vec() } else { [&user[..], &own].concat() }
+        }
         Space::Limits => user.to_vec(),
     };
-    let probe = match space {
+    let first = match space {
         Space::Mounts => "mount -t tmpfs none /mnt",
+        Space::Network => "ip link set lo up",
         Space::Limits => "true",
     };
-    let tried = Command::new("unshare").args(&flags).args(["sh", "-c", probe]).output();
+    let tried = Command::new("unshare").args(&flags).args(["sh", "-c", first]).output();
     match tried {
         Ok(tried) if tried.status.success() => {}
         Ok(tried) => cannot("namespaces", &String::from_utf8_lossy(&tried.stderr)),
@@ -77,8 +95,12 @@ pub fn alone<F: FnOnce()>(space: Space, test: F) {
     }
     // What is mounted in there can't be removed from in there.
     let home = tempfile::Builder::new().prefix("reimagined-alone-").tempdir().unwrap();
-    let done = Command::new("unshare")
-        .args(&flags)
+    let mut command = Command::new("unshare");
+    command.args(&flags);
+    if space == Space::Network {
+        command.args(["sh", "-c", &format!("{first} && exec \"$@\""), "sh"]);
+    }
+    let done = command
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, name)

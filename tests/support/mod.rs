@@ -20,6 +20,7 @@ pub mod boot;
 pub mod daemon;
 pub mod faults;
 pub mod pictures;
+pub mod shares;
 pub mod site;
 
 pub use api::{Answer, Api, Call, Gate};

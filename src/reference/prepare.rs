@@ -28,7 +28,7 @@ const MAX_EDGE: u32 = 65_500;
 /// Bytes that decoding a picture may take.
 const MAX_MEMORY: u64 = 1 << 30;
 /// Raised when the same picture and rules come to give other bytes.
-const RECIPE: u8 = 2;
+const RECIPE: u8 = 3;
 
 /// What may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -22,9 +22,9 @@ pub(super) struct Reduced {
 
 impl Reduced {
     /// The smallest that the decoder can make of it with a long edge of at least `edge`, if that is smaller than it is.
-    /// Pictures of four colours are converted by the other decoder.
+    /// Pictures of four colours, or of colours that are said in an unusual way, are left to the other decoder.
     pub(super) fn of(format: Format, survey: &Survey, edge: u32) -> Option<Self> {
-        if format != Format::Jpeg || survey.foreign_colours {
+        if format != Format::Jpeg || !survey.reducible {
             return None;
         }
         let long = survey.width.max(survey.height);

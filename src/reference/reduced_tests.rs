@@ -5,7 +5,7 @@ use std::io::Cursor;
 use super::formats::jpeg;
 use super::pixels::{decode, scaled};
 use super::reduced::Reduced;
-use super::samples::{exif, fixture, kind, phone_jpeg, pixels, prepared};
+use super::samples::{exif, fixture, kind, phone_jpeg, pixels, prepared, segment};
 use super::source::Scan;
 use super::{Change, Format, Rules, Why};
 
@@ -33,6 +33,40 @@ fn a_jpeg_is_made_smaller_in_the_decoder_as_far_as_its_long_edge_allows() {
         }
     }
     assert_eq!(Reduced::of(Format::Jpeg, &survey(&kind("cmyk.jpg")), 1), None, "the other decoder converts it");
+}
+
+/// A JPEG of one colour, with that before its tables instead of JFIF, and its components called so.
+fn of_one_colour(rgb: [u8; 3], before: &[u8], names: [u8; 3]) -> Vec<u8> {
+    let image = image::RgbImage::from_pixel(320, 320, image::Rgb(rgb));
+    let mut bytes = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 95).encode_image(&image).unwrap();
+    let jfif = 2..4 + usize::from(bytes[5]);
+    assert_eq!(bytes[3], 0xe0);
+    bytes.splice(jfif, before.iter().copied());
+    for (marker, first, step) in [(0xc0, 10, 3), (0xda, 5, 2)] {
+        let at = bytes.windows(2).position(|w| w == [0xff, marker]).unwrap();
+        for (n, name) in names.into_iter().enumerate() {
+            bytes[at + first + n * step] = name;
+        }
+    }
+    bytes
+}
+
+#[test]
+fn colours_come_out_the_same_whatever_says_what_they_are() {
+    let adobe = |transform: u8| segment(0xee, &[b"Adobe\0\x64\0\0\0\0".as_slice(), &[transform]].concat());
+    let jfif = segment(0xe0, b"JFIF\0\x01\x02\0\0\x01\0\x01\0\0");
+    for before in [vec![], adobe(0), adobe(1), adobe(2), jfif.clone(), [jfif.clone(), adobe(0)].concat()] {
+        for names in [[1, 2, 3], [0, 1, 2], *b"RGB"] {
+            let bytes = of_one_colour([200, 40, 90], &before, names);
+            let whole = image::load_from_memory(&bytes).unwrap().to_rgb8().get_pixel(100, 100).0;
+            let (done, out) = prepared(&bytes, &SCALED).unwrap();
+            assert_eq!((done.width, done.height), (150, 150));
+            let small = pixels(&out).get_pixel(50, 50).0;
+            let near = whole.iter().zip(small).all(|(a, b)| a.abs_diff(b) < 6);
+            assert!(near, "{whole:?} became {small:?}: {before:?} {names:?}");
+        }
+    }
 }
 
 #[test]

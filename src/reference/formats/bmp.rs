@@ -65,5 +65,6 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         beside: u64::from(header.width) * 16,
         as_png: None,
         foreign_colours: false,
+        reducible: false,
     })
 }

@@ -77,5 +77,6 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         beside: gif.frame * 5,
         as_png: Some(true),
         foreign_colours: false,
+        reducible: false,
     })
 }

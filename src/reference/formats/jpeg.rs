@@ -209,6 +209,7 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
     let mut frame: Option<Frame> = None;
     let mut orientation = None;
     let (mut jfif, mut adobe, mut scans) = (false, false, 0_u64);
+    let mut odd_colours = false;
     walk(scan, |scan, part| {
         let data = part.from + 4;
         match part.marker {
@@ -228,7 +229,10 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
             APP14 if !adobe && starts(scan, part, b"Adobe")? && part.to - data >= 12 => {
                 adobe = true;
                 let mut new = vec![0xff, APP14, 0, 14];
-                new.extend_from_slice(&need(scan.array::<12>(data)?)?);
+                let kept = need(scan.array::<12>(data)?)?;
+                // The last byte says what the colours are; decoders differ in what it counts beside other signs.
+                odd_colours = kept[11] != 1;
+                new.extend_from_slice(&kept);
                 pieces.add(new);
             }
             // Other applications' segments and comments.
@@ -262,6 +266,7 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         convert: four.then_some(Why::Colours),
         as_png: Some(false),
         foreign_colours: four,
+        reducible: frame.components == 1 || frame.usual_names && !odd_colours,
     })
 }
 
@@ -275,6 +280,8 @@ struct Frame {
     height: u32,
     components: u8,
     progressive: bool,
+    /// Its three components are called 1, 2 and 3, as luma and chroma are.
+    usual_names: bool,
     /// Samples of all components for four pixels, rounded up.
     samples_per_4: u32,
 }
@@ -296,6 +303,7 @@ impl Frame {
             height: be16(&[*h1, *h0]),
             components: *components,
             progressive: !matches!(part.marker, 0xc0 | 0xc1),
+            usual_names: *components == 3 && tables.chunks_exact(3).map(|c| c[0]).eq([1, 2, 3]),
             samples_per_4: samples,
         })
     }

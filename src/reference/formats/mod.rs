@@ -62,6 +62,8 @@ pub(super) struct Survey {
     pub(super) as_png: Option<bool>,
     /// Its pixels are no RGB or grey, so that its colour profile does not fit what they become.
     pub(super) foreign_colours: bool,
+    /// A JPEG whose colours every decoder takes for the same, so that it may be made smaller by another one.
+    pub(super) reducible: bool,
 }
 
 /// Counts parts and ends a walk that has too many.

@@ -96,5 +96,6 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         convert: deep.then_some(Why::Depth),
         as_png: Some(true),
         foreign_colours: false,
+        reducible: false,
     })
 }

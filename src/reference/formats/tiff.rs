@@ -338,5 +338,6 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         beside: output.saturating_add(page.largest).saturating_add(tile).saturating_add(page.inside),
         as_png: None,
         foreign_colours: page.colours == SEPARATED,
+        reducible: false,
     })
 }

@@ -143,6 +143,7 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         convert: animated.then_some(Why::Animation),
         as_png: Some(lossless || alpha || animated),
         foreign_colours: false,
+        reducible: false,
     })
 }
 

@@ -78,7 +78,9 @@ fn a_pipe_gets_a_block_for_each_change_until_it_is_ended() {
         assert!(lines.next().unwrap().starts_with("20"), "{block}");
         assert!(lines.next().unwrap().starts_with("State:"), "{block}");
     }
-    assert!(blocks.windows(2).all(|two| two[0] != two[1]));
+    // Each begins with its time.
+    let what = |block: &str| block.split_once('\n').map(|(_, rest)| rest.to_owned());
+    assert!(blocks.windows(2).all(|two| what(two[0]) != what(two[1])), "{blocks:#?}");
     watch.signal(Signal::INT);
     assert_eq!(watch.ends(&site), Some(0));
 }
@@ -179,7 +181,11 @@ fn status_tells_folders_ages_money_and_what_is_ignored() {
     site.wait_failed("refused.jpg");
     site.wait("all is told", || {
         let told = site.told();
-        told["waiting"]["prompt"] == 3 && told["failed"] == 1 && told["in_work"] == 1 && told["ignored"] == 2
+        told["waiting"]["prompt"] == 3
+            && told["failed"] == 1
+            && told["in_work"] == 1
+            && told["ignored"] == 2
+            && told["last_hour"]["images"] == 2
     });
     let told = site.told();
     let folder = |folder: &str, waiting, in_work| json!({ "folder": folder, "waiting": waiting, "in_work": in_work });

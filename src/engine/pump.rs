@@ -126,6 +126,7 @@ impl Engine {
                 self.pace.sent(now);
                 self.gate.sent(&place);
                 sent = true;
+                self.usage_wanted = true;
                 tracing::info!(drop = %place, folder = %place.folder, shot = shot.no.0 + 1, "sending");
                 let (ctx, in_flight) = (self.ctx.clone(), self.pace.in_flight());
                 self.spawn(async move {
@@ -331,6 +332,7 @@ impl Engine {
         if sending.is_some() {
             // What went well ends the trouble for good.
             self.trouble_past = None;
+            self.usage_wanted = true;
             tracing::info!(drop = %place, folder = %place.folder, shots = open.drop.shots.len(), "sending");
         }
         let mut work = Work::new(open, frozen, prepared, place, wall);

@@ -3,7 +3,7 @@
 //! For people: time, level, message, fields. For the journal (when stderr is the journal's own stream): the same
 //! line without time and level, and each field as one of the journal's own, so that it can be searched. For
 //! programs, on request: a JSON object a line. In the first two, control characters in messages and fields are
-//! escaped, in the third JSON does that: the name of a dropped file can neither add a line nor write to the
+//! escaped, in the third those that JSON escapes: the name of a dropped file can neither add a line nor write to the
 //! terminal. A log that can't be written is lost, and nothing else: a terminal that went away ends no daemon.
 //!
 //! What other crates say below `info` is never logged, whatever the filter asks for: that is where HTTP

@@ -13,6 +13,7 @@ mod money;
 mod open;
 mod rows;
 mod schema;
+mod shared;
 mod steps;
 
 #[cfg(test)]
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::{
     Ending, Failure, Filed, Filing, Known, Ledger, LedgerError, Limits, Moment, NewDrop, OpenDrop, Sent, Usage,
@@ -41,6 +42,8 @@ pub struct SqliteLedger {
     conn: Connection,
     path: PathBuf,
     ground: ground::Ground,
+    /// The commit that steps share just now.
+    shared: Option<shared::Shared>,
 }
 
 impl SqliteLedger {
@@ -60,36 +63,47 @@ impl SqliteLedger {
         open::set_aside(path, now)
     }
 
-    /// One transaction that writes: the database is taken at its begin, so `f` decides on facts that stay.
-    fn write<T>(&mut self, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, LedgerError> {
-        let done = (|| {
-            self.ground.holds()?;
-            let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let done = f(&tx)?;
-            tx.commit()?;
-            Ok(done)
-        })();
+    /// One transaction that writes, or one that can be undone by itself within a shared one: the database is taken
+    /// before `f` looks, so it decides on facts that stay.
+    fn write<T>(&mut self, f: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, LedgerError> {
+        let done = if let Some(shared) = &mut self.shared {
+            shared.take_part(&self.conn, &mut self.ground, f)
+        } else {
+            (|| {
+                self.ground.holds()?;
+                let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let done = f(&tx)?;
+                tx.commit()?;
+                Ok(done)
+            })()
+        };
         done.map_err(|fault: Fault| fault.at(&self.path))
     }
 
     /// [`Self::write`] of what may be a send, which is counted.
-    fn write_send(&mut self, f: impl FnOnce(&Transaction<'_>) -> Result<Sent, Fault>) -> Result<Sent, LedgerError> {
+    fn write_send(&mut self, f: impl FnOnce(&Connection) -> Result<Sent, Fault>) -> Result<Sent, LedgerError> {
         let (sent, sends) = self.write(|tx| {
             let sent = f(tx)?;
             Ok((sent, if sent == Sent::Committed { Some(ground::count(tx)?) } else { None }))
         })?;
-        if let Some(sends) = sends {
-            self.ground.note(sends);
+        match (sends, &mut self.shared) {
+            (Some(sends), Some(shared)) => shared.sends = Some(sends),
+            (Some(sends), None) => self.ground.note(sends),
+            (None, _) => {}
         }
         Ok(sent)
     }
 
-    /// One transaction that reads: all of `f` sees the same state.
-    fn read<T>(&mut self, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, LedgerError> {
-        let done = (|| {
-            let tx = self.conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
-            f(&tx)
-        })();
+    /// One transaction that reads: all of `f` sees the same state. Within a shared one, what was done in it so far.
+    fn read<T>(&mut self, f: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, LedgerError> {
+        let done = if self.shared.as_ref().is_some_and(|shared| shared.begun) {
+            f(&self.conn)
+        } else {
+            (|| {
+                let tx = self.conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
+                f(&tx)
+            })()
+        };
         done.map_err(|fault: Fault| fault.at(&self.path))
     }
 }
@@ -154,6 +168,24 @@ impl Fault {
 }
 
 impl Ledger for SqliteLedger {
+    fn hold(&mut self) {
+        self.shared.get_or_insert_default();
+    }
+
+    fn flush(&mut self) -> Result<(), LedgerError> {
+        let Some(shared) = self.shared.take() else { return Ok(()) };
+        let shrink = shared.shrink;
+        let sends = shared.commit(&self.conn).map_err(|fault| fault.at(&self.path))?;
+        if let Some(sends) = sends {
+            self.ground.note(sends);
+        }
+        if shrink {
+            // What was tidied is; the room that it took can be given back another day.
+            let _ = history::shrink(&self.conn);
+        }
+        Ok(())
+    }
+
     fn is_fresh(&mut self) -> Result<bool, LedgerError> {
         self.read(schema::is_fresh)
     }
@@ -254,6 +286,10 @@ impl Ledger for SqliteLedger {
 
     fn tidy(&mut self, keep: Duration, now: Timestamp) -> Result<(), LedgerError> {
         self.write(|tx| history::tidy(tx, keep, now))?;
+        if let Some(shared) = &mut self.shared {
+            shared.shrink = true;
+            return Ok(());
+        }
         history::shrink(&self.conn).map_err(|fault| fault.at(&self.path))
     }
 }

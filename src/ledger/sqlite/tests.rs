@@ -7,6 +7,7 @@ mod limits;
 mod memory;
 mod model;
 mod plans;
+mod together;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -124,17 +124,10 @@ impl Engine {
             (None, None) => Reason::Queued,
         };
         let counts = self.arrivals.counts(queued);
-        let mut waiting_for: Vec<Waiting> = Vec::new();
-        for found in self.arrivals.waiting() {
-            if matches!(found.reason, Reason::Queued | Reason::Planning) {
-                continue;
-            }
-            if waiting_for.len() >= MAX_LISTED {
-                break;
-            }
-            let reason = found.detail.clone().unwrap_or_else(|| found.reason.label().to_owned());
-            waiting_for.push(Waiting { drop: found.place.to_string(), reason });
-        }
+        let waiting_for = self.arrivals.waiting_for_something(MAX_LISTED).into_iter().map(|found| Waiting {
+            drop: found.place.to_string(),
+            reason: found.detail.unwrap_or_else(|| found.reason.label().to_owned()),
+        });
         let mut work: Vec<Work> =
             self.works.values().map(|w| Work { drop: w.place.to_string(), state: word(w), since: w.since }).collect();
         work.sort_by_key(|w| w.since);
@@ -152,7 +145,7 @@ impl Engine {
             in_work: self.works.len() as u64,
             work,
             waiting: counts.into_iter().map(|(reason, n)| (reason.label().to_owned(), n as u64)).collect(),
-            waiting_for,
+            waiting_for: waiting_for.collect(),
             failed: self.figures.failed,
             last_failures: self
                 .figures
@@ -163,7 +156,7 @@ impl Engine {
             last_24h: spend(&self.figures.usage.day),
             last_hour: spend(&self.figures.usage.hour),
             credits: self.figures.credits,
-            ignored: self.arrivals.ignored().count() as u64,
+            ignored: self.arrivals.ignored_count() as u64,
             broken_presets: self
                 .arrivals
                 .broken_presets()

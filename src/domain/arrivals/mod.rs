@@ -73,7 +73,7 @@ struct Slot {
     state: SlotState,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SlotState {
     Send,
     Reject,
@@ -348,8 +348,9 @@ impl Arrivals {
         let Some(Some(group)) = self.groups.get_mut(id as usize) else { return };
         let folder = &mut self.folders[group.folder as usize];
         for slot in group.slots.drain(..) {
-            folder.unqueue(&(slot.arrived, id, slot.lead));
+            folder.unqueue(&(slot.arrived, id, slot.lead), slot.state);
         }
+        folder.waits.remove(&id);
         if group.items.is_empty() {
             if let Some(at) = group.wake {
                 self.wakes.remove(&(at, Wake::Group(id)));
@@ -364,6 +365,8 @@ impl Arrivals {
         }
         let judged = judge(&group.items, &folder.view(&self.rules, now));
         let mut wake: Option<Nanos> = None;
+        // Of a hundred thousand groups each byte counts.
+        group.slots.reserve_exact(judged.len());
         for Judged { lead, verdict, .. } in judged {
             let state = match verdict {
                 Verdict::Go(CandidateKind::Picture | CandidateKind::PromptOnly) => SlotState::Send,
@@ -377,6 +380,9 @@ impl Arrivals {
             };
             let (lead, arrived) = (lead as u32, group.items[lead].quiet);
             folder.queue((arrived, id, lead), state);
+            if matches!(state, SlotState::Wait(_)) {
+                folder.waits.insert(id);
+            }
             group.slots.push(Slot { lead, arrived, state });
         }
         if group.wake != wake {

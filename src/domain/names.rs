@@ -31,6 +31,9 @@ const HASH_BYTES: usize = 9;
 /// `name` for comparing ignoring case: NFC, lower case. What is not UTF-8 is kept as it is, so two names
 /// that differ in such bytes stay different.
 pub fn fold(name: &OsStr) -> OsString {
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
     let mut out = Vec::with_capacity(name.len());
     for chunk in name.as_bytes().utf8_chunks() {
         let lower = chunk.valid().nfc().flat_map(char::to_lowercase).map(|c| if c == 'ς' { 'σ' } else { c });

@@ -122,6 +122,10 @@ struct Side<'a> {
 
 /// Sorts the files of one group into drops.
 pub fn pair(files: &[Named<'_>]) -> Pairing {
+    // Nearly always there is one file, which needs no comparing.
+    if let [alone] = files {
+        return of_one(alone);
+    }
     let mut order: Vec<usize> = (0..files.len()).collect();
     order.sort_by_key(|i| files[*i].name);
     let images: Vec<usize> = order.iter().copied().filter(|i| matches!(files[*i].kind, NameKind::Picture(_))).collect();
@@ -164,6 +168,16 @@ pub fn pair(files: &[Named<'_>]) -> Pairing {
         out.units.push(Unit { stem: first.stem.to_owned(), image: None, parts, clash });
     }
     out
+}
+
+fn of_one(file: &Named<'_>) -> Pairing {
+    let (image, parts) = match file.kind {
+        NameKind::Picture(_) => (Some(0), Vec::new()),
+        NameKind::Sidecar(_) => (None, vec![Part { index: 0, tied: false, used: true, shared: false }]),
+        _ => return Pairing::default(),
+    };
+    let unit = Unit { stem: split(file.name).0.to_owned(), image, parts, clash: None };
+    Pairing { units: vec![unit], left: Vec::new() }
 }
 
 fn with_image(files: &[Named<'_>], image: usize, sides: &[Side<'_>]) -> Unit {

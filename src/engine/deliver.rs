@@ -32,12 +32,14 @@ async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot, held: Option<Arc<Held>>) 
         let part = spool.part_path(id, no);
         let environment = |e: &dyn std::fmt::Display| KeepFault::Environment(format!("{}: {e}", part.display()));
         // An earlier try may have sealed it and failed after that.
-        let sealed = if let Some(sealed) = spool.find(id, no).map_err(|e| environment(&e))? {
+        let (sealed, found, print) = if let Some(sealed) = spool.find(id, no).map_err(|e| environment(&e))? {
             // What came of a download after that is one too many.
             let _ = spool.discard_part(id, no);
             // In the sync of its name, perhaps.
             spool.sync().map_err(|e| environment(&e))?;
-            sealed
+            let file = std::fs::File::open(&sealed.path).map_err(|e| environment(&e))?;
+            let (found, print) = reference::check_at_once(&file).map_err(|e| environment(&e))?;
+            (sealed, found, print)
         } else {
             if let Some(held) = held {
                 let mut file = spool.create_part(id, no).map_err(|e| environment(&e))?;
@@ -47,14 +49,17 @@ async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot, held: Option<Arc<Held>>) 
                 std::io::ErrorKind::NotFound => KeepFault::Gone("its picture came, and vanished from the spool".into()),
                 _ => environment(&e),
             })?;
-            let found = reference::check(&file).map_err(|e| environment(&e))?;
+            // Nobody else writes there: what is looked at is what is sealed.
+            let (found, print) = reference::check_at_once(&file).map_err(|e| environment(&e))?;
             extension(&found).map_err(KeepFault::NotAPicture)?;
-            spool.seal(id, no).map_err(|e| environment(&e))?
+            let sealed = spool.seal(id, no).map_err(|e| environment(&e))?;
+            (sealed, found, print)
         };
-        let found =
-            std::fs::File::open(&sealed.path).and_then(|file| reference::check(&file)).map_err(|e| environment(&e))?;
         let extension = extension(&found).map_err(KeepFault::NotAPicture)?;
-        let print = sealed.fingerprint().map_err(|e| environment(&e))?;
+        let print = match print {
+            Some(print) => print,
+            None => sealed.fingerprint().map_err(|e| environment(&e))?,
+        };
         Ok(Spooled { blake3: print.to_string(), bytes: sealed.bytes, extension: extension.into(), at: now })
     })
     .await
@@ -146,13 +151,18 @@ async fn deliver(
     loop {
         if !matches!(shot.state, ShotState::Publishing { .. }) || at_least > 1 {
             let n = choose(ctx, open, frozen, shot, *number, at_least).await?;
-            if *number != Some(n) {
-                ctx.record(move |l| l.number(id, n)).await.map_err(|e| e.for_a_person())?;
-                *number = Some(n);
-            }
             let name = output_name(ctx, open, frozen, shot, n).ok_or("the shot has no picture")?;
-            *shot = shot.apply(ShotEvent::Name { name }).map_err(|e| e.to_string())?;
-            record_step(ctx, id, shot).await;
+            let named = shot.apply(ShotEvent::Name { name }).map_err(|e| e.to_string())?;
+            let (row, new) = (named.clone(), (*number != Some(n)).then_some(n));
+            let committed = ctx.record(move |l| {
+                if let Some(n) = new {
+                    l.number(id, n)?;
+                }
+                l.step(id, &row, row.state.billed())
+            });
+            // Nothing stands under it yet: it can be chosen again.
+            committed.await.map_err(|e| e.for_a_person())?;
+            (*number, *shot) = (Some(n), named);
         }
         let (again, open2, frozen2, named) = (ctx.clone(), open.clone(), frozen.clone(), shot.clone());
         match blocking(move || put_out(&again, &open2, &frozen2, &named)).await? {

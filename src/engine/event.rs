@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::config::{Problem, Told};
 use crate::domain::arrivals::{Candidate, PresetQuery, PresetState};
 use crate::domain::gate::Credits;
@@ -98,7 +100,8 @@ pub(super) enum Fetched {
 /// Everything that can happen.
 #[derive(Debug)]
 pub(super) enum Event {
-    Scan(Vec<Report>),
+    /// A piece of a scan, and the turn that it holds until it is taken in.
+    Scan(Report, OwnedSemaphorePermit),
     ScanEnded {
         everything: bool,
         watch_limit: Option<String>,

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::config::{self, Config, Told};
 use crate::domain::arrivals::{How, PresetQuery, PresetState, Rules};
@@ -18,6 +20,9 @@ use super::event::{Chain, Event, InboxNow, Looked, Taken};
 use super::read::folder_state;
 use super::site::Site;
 use super::{Engine, InboxCheck, LOOK_AGAIN, SILENCE, look_at_inbox};
+
+/// Pieces of a scan that are on their way to the loop, at most.
+const AHEAD: usize = 4;
 
 /// How the inbox is watched, by the configuration and its filesystem.
 pub(super) fn backend(config: &Config, site: &Site) -> Backend {
@@ -165,7 +170,7 @@ impl Engine {
         self.inbox_asked(now);
         let (ctx, watcher, ignore) = (self.ctx.clone(), self.watcher.clone(), ignore(&self.ctx.config));
         self.spawn(async move {
-            let (tx, site) = (ctx.tx.clone(), ctx.site.clone());
+            let (tx, site, handle) = (ctx.tx.clone(), ctx.site.clone(), Handle::current());
             let done = super::ctx::blocking(move || {
                 let (mut limit, mut errors) = (None, Vec::new());
                 if !site.inbox_is_there() {
@@ -180,9 +185,14 @@ impl Engine {
                         _ => {}
                     }
                 };
-                let mut sink = |report: Report| match tx.blocking_send(Event::Scan(vec![report])) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
+                // The loop may be slower than the disk: what it has not taken in yet does not pile up.
+                let ahead = Arc::new(Semaphore::new(AHEAD));
+                let mut sink = |report: Report| {
+                    let turn = handle.block_on(Arc::clone(&ahead).acquire_owned());
+                    match turn.ok().map(|turn| tx.blocking_send(Event::Scan(report, turn))) {
+                        Some(Ok(())) => ControlFlow::Continue(()),
+                        _ => ControlFlow::Break(()),
+                    }
                 };
                 for folder in folders {
                     if inbox::survey(&site.inbox, &folder, true, &ignore, &mut before, &mut sink).is_break() {
@@ -199,28 +209,26 @@ impl Engine {
         });
     }
 
-    pub(super) fn scanned(&mut self, reports: Vec<Report>, now: Mono) {
+    pub(super) fn scanned(&mut self, report: Report, now: Mono) {
         self.inbox_heard(now);
-        for report in reports {
-            match report {
-                Report::Begin { folder, started } => {
-                    let started = self.ctx.clock.at(started);
-                    self.arrivals.begin_scan(&folder, started);
-                }
-                Report::Batch { folder, entries } => {
-                    for (name, entry) in entries {
-                        self.arrivals.observe_scanned(&folder, &name, &entry, now);
-                    }
-                }
-                Report::End { folder } => self.arrivals.end_scan(&folder, now),
-                Report::Failed { folder, error } => {
-                    self.arrivals.scan_failed(&folder, &error.to_string(), now);
-                    if !folder.is_root() {
-                        self.warn_once(&format!("{error}; what lies there waits"));
-                    }
-                }
-                Report::Gone { folder } => self.arrivals.folder_gone(&folder, now),
+        match report {
+            Report::Begin { folder, started } => {
+                let started = self.ctx.clock.at(started);
+                self.arrivals.begin_scan(&folder, started);
             }
+            Report::Batch { folder, entries } => {
+                for (name, entry) in entries {
+                    self.arrivals.observe_scanned(&folder, &name, &entry, now);
+                }
+            }
+            Report::End { folder } => self.arrivals.end_scan(&folder, now),
+            Report::Failed { folder, error } => {
+                self.arrivals.scan_failed(&folder, &error.to_string(), now);
+                if !folder.is_root() {
+                    self.warn_once(&format!("{error}; what lies there waits"));
+                }
+            }
+            Report::Gone { folder } => self.arrivals.folder_gone(&folder, now),
         }
     }
 

@@ -60,6 +60,8 @@ const DECODE_BUDGET: u64 = 128 * 1024 * 1024;
 /// How often a lost inbox, a full disk or an unwritable folder is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
+/// Events are taken together for so long before the loop looks at what follows from them.
+const TOGETHER: Duration = Duration::from_millis(1);
 /// How long the inbox may owe an answer before that is called a pause.
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -220,9 +222,10 @@ impl Engine {
                 biased;
                 asked = self.control.recv() => self.controlled(asked.unwrap_or(Control::Stop)),
                 Some(event) = self.rx.recv() => {
+                    let begun = std::time::Instant::now();
                     self.take(event);
                     // What came together is taken together, so that one look serves all.
-                    for _ in 0..256 {
+                    while begun.elapsed() < TOGETHER {
                         let Ok(event) = self.rx.try_recv() else { break };
                         self.take(event);
                     }
@@ -399,7 +402,7 @@ impl Engine {
         let now = self.now();
         self.status_due.get_or_insert(now + status::QUIET);
         match event {
-            Event::Scan(reports) => self.scanned(reports, now),
+            Event::Scan(report, _turn) => self.scanned(report, now),
             Event::ScanEnded { everything, watch_limit, watch_errors } => {
                 self.scan_ended(everything, watch_limit, watch_errors, now);
             }

@@ -42,8 +42,14 @@ async fn plan(ctx: &Ctx, candidate: &Candidate, chain: Chain) -> Plan {
         Reading::Failed(why, members) => return Plan::Failed(why, members),
     };
     let recognition = read.recognition;
-    let known = match ctx.record(move |l| l.recognise(recognition)).await {
-        Ok(known) => known,
+    let picture = read.members.iter().find(|m| m.role == Role::Picture).and_then(|m| m.print);
+    let asked = ctx.record(move |l| {
+        let known = l.recognise(recognition)?;
+        let seen = known.is_none() && picture.is_some_and(|print| l.seen_picture(print).unwrap_or(false));
+        Ok((known, seen))
+    });
+    let (known, seen) = match asked.await {
+        Ok(found) => found,
         Err(e) => return Plan::Environment(e.to_string()),
     };
     let (shots, known) = shots(&read.plan, known);
@@ -55,10 +61,7 @@ async fn plan(ctx: &Ctx, candidate: &Candidate, chain: Chain) -> Plan {
         Err(NoReference::Upload(verdict)) => return Plan::Upload(verdict),
         Err(NoReference::Environment(why)) => return Plan::Environment(why),
     };
-    if known.is_none()
-        && let Some(print) = members.iter().find(|m| m.role == Role::Picture).and_then(|m| m.print)
-        && ctx.record(move |l| l.seen_picture(print)).await.unwrap_or(false)
-    {
+    if seen {
         tracing::info!(drop = %candidate.place(), "this picture failed before, but its request or its sidecars are others now: all its shots are sent");
     }
     let frozen = Frozen::new(&plan, reference, plan.shots.count(), &candidate.place().to_string());

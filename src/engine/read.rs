@@ -301,7 +301,7 @@ fn read_picture(dir: &Folder, image: &Found) -> Result<Picture, PictureFault> {
     let unreadable =
         |e: std::io::Error| PictureFault::Reading(Reading::Unreadable(format!("{}: {e}", show(&image.name))));
     let file = open_as_seen(dir, image).map_err(PictureFault::Reading)?;
-    let whole = reference::check(&file).map_err(unreadable)?;
+    let (whole, print) = reference::check_at_once(&file).map_err(unreadable)?;
     let bad = match &whole {
         Whole::Whole { .. } => None,
         Whole::Cut { .. } | Whole::Empty => return Err(PictureFault::Reading(Reading::NotWhole)),
@@ -315,7 +315,7 @@ fn read_picture(dir: &Folder, image: &Found) -> Result<Picture, PictureFault> {
     {
         return Err(PictureFault::Bad(why.clone(), None));
     }
-    let print = crate::reference::fingerprint(&file).map_err(unreadable)?;
+    let print = print.map_or_else(|| reference::fingerprint(&file), Ok).map_err(unreadable)?;
     if let Some(why) = bad {
         return Err(PictureFault::Bad(why, Some(print)));
     }

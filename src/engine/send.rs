@@ -63,9 +63,10 @@ pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
         failure: None,
         continues: known.as_ref().map(|known| known.id),
     };
-    if let Err(why) = claim_drop(&ctx, &candidate, in_flight).await {
-        return not_started(&ctx, candidate, why, true).await;
-    }
+    let has_note = match claim_drop(&ctx, &candidate, in_flight).await {
+        Ok(has_note) => has_note,
+        Err(why) => return not_started(&ctx, candidate, why, true).await,
+    };
     let (row, moment, bounds) = (drop.clone(), ctx.clock.moment(), limits(&ctx));
     // The very time that is recorded: after a crash the same note must come out.
     let now = moment.wall;
@@ -80,7 +81,9 @@ pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
         return not_started(&ctx, candidate, why, true).await;
     }
     let notes = known.map(|known| known.notes).unwrap_or_default();
-    take_notes_away(&ctx, &drop, notes).await;
+    if has_note || !notes.is_empty() {
+        take_notes_away(&ctx, &drop, notes).await;
+    }
 
     let mut open = OpenDrop { drop, claimed: now, number: None, filing: None };
     let mut sending = None;
@@ -156,13 +159,14 @@ fn unread_members(candidate: &crate::domain::arrivals::Candidate) -> Vec<Member>
         .collect()
 }
 
+/// Moves a drop into working; whether a note of its name lies in the inbox.
 async fn claim_drop(
     ctx: &Ctx,
     candidate: &crate::domain::arrivals::Candidate,
     in_flight: u32,
-) -> Result<(), NotStarted> {
+) -> Result<bool, NotStarted> {
     let (site, folder, bytes) = (ctx.site.clone(), candidate.folder.clone(), reserve(ctx, in_flight));
-    let tx = ctx.tx.clone();
+    let (tx, note) = (ctx.tx.clone(), note_name(&candidate.stem));
     let members: Vec<_> = candidate.moving().map(|m| claim::Member { name: m.name.clone(), facts: m.facts }).collect();
     let done = blocking(move || {
         if !site.inbox_is_there() {
@@ -176,7 +180,7 @@ async fn claim_drop(
             return Err(NotStarted::Blocked(trouble));
         }
         let claimed = claim::claim(&site.inbox, &site.working, &folder, &members);
-        claimed.map(|_| ()).map_err(|e| {
+        claimed.map(|_| has(&site.inbox, &folder, &note)).map_err(|e| {
             if !e.stranded.is_empty() {
                 // Blocking is fine here, and the loop takes events at any time.
                 let _ = tx.blocking_send(Event::Stranded);
@@ -185,6 +189,17 @@ async fn claim_drop(
         })
     });
     done.await.unwrap_or_else(|e| Err(NotStarted::Environment(e)))
+}
+
+/// The name of a drop's note.
+fn note_name(stem: &std::ffi::OsStr) -> std::ffi::OsString {
+    crate::domain::names::SetNames::new(stem, Vec::<std::ffi::OsString>::new()).note(1)
+}
+
+/// Whether something of that name lies there, as far as can be seen.
+fn has(root: &Path, folder: &crate::domain::ids::RelPath, name: &std::ffi::OsStr) -> bool {
+    let look = |folder: Folder| folder.look(name).ok().flatten();
+    Folder::existing(root, folder).ok().flatten().and_then(look).is_some()
 }
 
 fn not_claimed(error: &ClaimError) -> NotStarted {
@@ -230,7 +245,7 @@ async fn take_notes_away(ctx: &Ctx, drop: &NewDrop, notes: Vec<(std::path::PathB
             };
             let _ = take_away_if_ours(&site.errors, &rel, name, print);
         }
-        let note = crate::domain::names::SetNames::new(&drop.stem, Vec::<std::ffi::OsString>::new()).note(1);
+        let note = note_name(&drop.stem);
         // By the folder's handle: people who write into the inbox may put a link where a folder was.
         let opened = Folder::existing(&site.inbox, &drop.folder).ok().flatten().and_then(|f| f.open(&note).ok());
         let bytes = opened.and_then(|file| crate::config::read_at_most(&file, crate::config::LONGEST_TEXT_BYTES).ok());

@@ -189,17 +189,10 @@ impl Engine {
             (None, None) => Reason::Queued,
         };
         let counts = self.arrivals.counts(queued);
-        let mut waiting_for: Vec<Waiting> = Vec::new();
-        for found in self.arrivals.waiting() {
-            if matches!(found.reason, Reason::Queued | Reason::Planning) {
-                continue;
-            }
-            if waiting_for.len() >= MAX_LISTED {
-                break;
-            }
-            let reason = found.detail.clone().unwrap_or_else(|| found.reason.label().to_owned());
-            waiting_for.push(Waiting { drop: found.place.to_string(), reason });
-        }
+        let waiting_for = self.arrivals.waiting_for_something(MAX_LISTED).into_iter().map(|found| Waiting {
+            drop: found.place.to_string(),
+            reason: found.detail.unwrap_or_else(|| found.reason.label().to_owned()),
+        });
         let (work, (queue, queue_left_out)) = (self.work(), self.queue());
         let site = &self.ctx.site;
         let status = Status {
@@ -214,7 +207,7 @@ impl Engine {
             in_work: self.works.len() as u64,
             work,
             waiting: counts.into_iter().map(|(reason, n)| (reason.label().to_owned(), n as u64)).collect(),
-            waiting_for,
+            waiting_for: waiting_for.collect(),
             queue,
             queue_left_out,
             failed: self.figures.failed,
@@ -228,7 +221,7 @@ impl Engine {
             last_hour: spend(&self.figures.usage.hour),
             last_30d: spend(&self.figures.usage.month),
             credits: self.figures.credits,
-            ignored: self.arrivals.ignored().count() as u64,
+            ignored: self.arrivals.ignored_count() as u64,
             ignored_files: self
                 .arrivals
                 .ignored()

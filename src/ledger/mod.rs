@@ -79,6 +79,21 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// The same once more, for another who has to be told.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        match self {
+            Self::Io { path, source } => Self::Io { path: path.clone(), source: source.to_string().into() },
+            Self::Busy { path } => Self::Busy { path: path.clone() },
+            Self::Newer { path, found, known } => Self::Newer { path: path.clone(), found: *found, known: *known },
+            Self::Damaged { path, why } => Self::Damaged { path: path.clone(), why: why.clone() },
+            Self::Moved { path } => Self::Moved { path: path.clone() },
+            Self::Misused { path, what } => Self::Misused { path: path.clone(), what: what.clone() },
+            Self::Panicked(why) => Self::Panicked(why.clone()),
+            Self::Gone => Self::Gone,
+        }
+    }
+
     /// It, and what to do where it does not pass by itself.
     pub fn for_a_person(&self) -> String {
         match self {
@@ -290,11 +305,19 @@ pub struct Failure {
     pub at: Timestamp,
 }
 
-/// The durable steps of the life of a drop. Every method is one transaction, durable when it returns.
+/// The durable steps of the life of a drop. Every method is one transaction, durable when it returns, but between
+/// [`Self::hold`] and [`Self::flush`].
 ///
 /// Moments are kept in whole milliseconds, except those inside a shot. A step of a drop that is unknown or
 /// closed is [`LedgerError::Misused`].
 pub trait Ledger: Send {
+    /// What is called from here on may share one commit: nothing of it is durable before [`Self::flush`] returns,
+    /// and nothing of it may be told to anybody. Each call still succeeds or fails by itself.
+    fn hold(&mut self);
+
+    /// Makes durable what was called since [`Self::hold`]. After an error nothing of it was recorded.
+    fn flush(&mut self) -> Result<(), LedgerError>;
+
     /// Whether nobody has said yet that this ledger knows all that is in `working/`: it was created just
     /// now, or again after a damaged one was set aside, or its last commit may be missing, and [`Self::trust`]
     /// was never called since. While it is so, a file in `working/` without a row may have been paid for, and so

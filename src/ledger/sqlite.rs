@@ -14,6 +14,7 @@ mod open;
 mod past;
 mod rows;
 mod schema;
+mod shared;
 mod steps;
 
 #[cfg(test)]
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 pub use self::past::SqlitePast;
 use super::{
@@ -45,6 +46,8 @@ pub struct SqliteLedger {
     path: PathBuf,
     ground: ground::Ground,
     commits: Commits,
+    /// The commit that steps share just now.
+    shared: Option<shared::Shared>,
 }
 
 /// Who is told how long each commit waited for the disk.
@@ -84,38 +87,49 @@ impl SqliteLedger {
         self.commits = Commits(Box::new(observe));
     }
 
-    /// One transaction that writes: the database is taken at its begin, so `f` decides on facts that stay.
-    fn write<T>(&mut self, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, LedgerError> {
-        let done = (|| {
-            self.ground.holds()?;
-            let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let done = f(&tx)?;
-            let begun = Instant::now();
-            tx.commit()?;
-            (self.commits.0)(begun.elapsed());
-            Ok(done)
-        })();
+    /// One transaction that writes, or one that can be undone by itself within a shared one: the database is taken
+    /// before `f` looks, so it decides on facts that stay.
+    fn write<T>(&mut self, f: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, LedgerError> {
+        let done = if let Some(shared) = &mut self.shared {
+            shared.take_part(&self.conn, &mut self.ground, f)
+        } else {
+            (|| {
+                self.ground.holds()?;
+                let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let done = f(&tx)?;
+                let begun = Instant::now();
+                tx.commit()?;
+                (self.commits.0)(begun.elapsed());
+                Ok(done)
+            })()
+        };
         done.map_err(|fault: Fault| fault.at(&self.path))
     }
 
     /// [`Self::write`] of what may be a send, which is counted.
-    fn write_send(&mut self, f: impl FnOnce(&Transaction<'_>) -> Result<Sent, Fault>) -> Result<Sent, LedgerError> {
+    fn write_send(&mut self, f: impl FnOnce(&Connection) -> Result<Sent, Fault>) -> Result<Sent, LedgerError> {
         let (sent, sends) = self.write(|tx| {
             let sent = f(tx)?;
             Ok((sent, if sent == Sent::Committed { Some(ground::count(tx)?) } else { None }))
         })?;
-        if let Some(sends) = sends {
-            self.ground.note(sends);
+        match (sends, &mut self.shared) {
+            (Some(sends), Some(shared)) => shared.sends = Some(sends),
+            (Some(sends), None) => self.ground.note(sends),
+            (None, _) => {}
         }
         Ok(sent)
     }
 
-    /// One transaction that reads: all of `f` sees the same state.
-    fn read<T>(&mut self, f: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, LedgerError> {
-        let done = (|| {
-            let tx = self.conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
-            f(&tx)
-        })();
+    /// One transaction that reads: all of `f` sees the same state. Within a shared one, what was done in it so far.
+    fn read<T>(&mut self, f: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, LedgerError> {
+        let done = if self.shared.as_ref().is_some_and(|shared| shared.begun) {
+            f(&self.conn)
+        } else {
+            (|| {
+                let tx = self.conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
+                f(&tx)
+            })()
+        };
         done.map_err(|fault: Fault| fault.at(&self.path))
     }
 }
@@ -180,6 +194,27 @@ impl Fault {
 }
 
 impl Ledger for SqliteLedger {
+    fn hold(&mut self) {
+        self.shared.get_or_insert_default();
+    }
+
+    fn flush(&mut self) -> Result<(), LedgerError> {
+        let Some(shared) = self.shared.take() else { return Ok(()) };
+        let (shrink, writes, begun) = (shared.shrink, shared.begun, Instant::now());
+        let sends = shared.commit(&self.conn).map_err(|fault| fault.at(&self.path))?;
+        if writes {
+            (self.commits.0)(begun.elapsed());
+        }
+        if let Some(sends) = sends {
+            self.ground.note(sends);
+        }
+        if shrink {
+            // What was tidied is; the room that it took can be given back another day.
+            let _ = history::shrink(&self.conn);
+        }
+        Ok(())
+    }
+
     fn is_fresh(&mut self) -> Result<bool, LedgerError> {
         self.read(schema::is_fresh)
     }
@@ -280,6 +315,10 @@ impl Ledger for SqliteLedger {
 
     fn tidy(&mut self, keep: Duration, now: Timestamp) -> Result<(), LedgerError> {
         self.write(|tx| history::tidy(tx, keep, now))?;
+        if let Some(shared) = &mut self.shared {
+            shared.shrink = true;
+            return Ok(());
+        }
         history::shrink(&self.conn).map_err(|fault| fault.at(&self.path))
     }
 }

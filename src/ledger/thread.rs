@@ -2,9 +2,9 @@
 //!
 //! A transaction waits for the disk, so it must not run on the engine's loop. Calls go through a bounded
 //! queue and are worked off in order, one after the other; who calls waits for room and for the answer, so
-//! nothing is lost when the disk is slow. The thread ends when all handles are gone, after it has worked off
-//! what was queued. A panic inside a call is that call's failure; the thread goes on. Calls are not grouped
-//! into shared commits.
+//! nothing is lost when the disk is slow. Calls that came while the disk was busy with others share one commit, and
+//! are answered after it. The thread ends when all handles are gone, after it has worked off what was queued. A panic
+//! inside a call is that call's failure; the thread goes on.
 
 use std::any::Any;
 use std::io;
@@ -19,7 +19,10 @@ use super::{Ledger, LedgerError};
 /// How many calls may wait: more than the engine ever has in flight, few enough to bound memory.
 const QUEUE: usize = 64;
 
-type Job = Box<dyn FnOnce(&mut dyn Ledger) + Send>;
+/// Does its work, and gives what tells its caller how that went, once it is known whether it is durable.
+type Job = Box<dyn FnOnce(&mut dyn Ledger) -> Told + Send>;
+
+type Told = Box<dyn FnOnce(Result<(), LedgerError>)>;
 
 /// Starts the thread that owns a ledger.
 #[derive(Debug)]
@@ -30,8 +33,19 @@ impl LedgerThread {
     pub fn start(mut ledger: Box<dyn Ledger>) -> io::Result<LedgerHandle> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || {
+            let mut told: Vec<Told> = Vec::with_capacity(QUEUE);
             while let Some(job) = queue.blocking_recv() {
-                job(ledger.as_mut());
+                ledger.hold();
+                told.push(job(ledger.as_mut()));
+                while told.len() < QUEUE
+                    && let Ok(job) = queue.try_recv()
+                {
+                    told.push(job(ledger.as_mut()));
+                }
+                let durable = ledger.flush();
+                for tell in told.drain(..) {
+                    tell(durable.as_ref().map(|()| ()).map_err(LedgerError::again));
+                }
             }
         })?;
         Ok(LedgerHandle { jobs, thread: Arc::new(thread) })
@@ -46,10 +60,11 @@ pub struct LedgerHandle {
 }
 
 impl LedgerHandle {
-    /// Runs `f` on the ledger's thread and gives its answer. Once this waits for the answer, `f` runs to its
-    /// end even if the caller is dropped.
+    /// Runs `f` on the ledger's thread and gives its answer, once what it did is durable. Once this waits for the
+    /// answer, `f` runs to its end even if the caller is dropped.
     ///
-    /// Fails with [`LedgerError::Panicked`] where `f` panicked, [`LedgerError::Gone`] where the thread is.
+    /// Fails with [`LedgerError::Panicked`] where `f` panicked, [`LedgerError::Gone`] where the thread is, and with
+    /// what the disk said where it did not take it: then nothing that `f` did was recorded.
     pub async fn call<T, F>(&self, f: F) -> Result<T, LedgerError>
     where
         T: Send + 'static,
@@ -92,10 +107,14 @@ where
 {
     let (reply, answer) = oneshot::channel();
     let job = Box::new(move |ledger: &mut dyn Ledger| {
-        // A ledger is whole after a panic: an unfinished transaction is rolled back as it is dropped.
+        // A ledger is whole after a panic: an unfinished step is rolled back as it is dropped.
         let done = catch_unwind(AssertUnwindSafe(|| f(ledger)));
-        // Nobody may be waiting any more; what was done is done.
-        let _ = reply.send(done.map_err(|panic| LedgerError::Panicked(words(&*panic))));
+        let done = done.map_err(|panic| LedgerError::Panicked(words(&*panic)));
+        let tell: Told = Box::new(move |durable| {
+            // Nobody may be waiting any more; what was done is done.
+            let _ = reply.send(done.and_then(|done| durable.map(|()| done)));
+        });
+        tell
     });
     (job, answer)
 }
@@ -172,6 +191,54 @@ mod tests {
         for (n, call) in calls.into_iter().enumerate() {
             assert_eq!(call.await.unwrap(), n);
         }
+    }
+
+    #[tokio::test]
+    async fn calls_that_waited_are_answered_after_the_commit_that_they_share() {
+        let (dir, handle) = start();
+        let (go, gate) = std_mpsc::channel::<()>();
+        let (started, running) = oneshot::channel();
+        let holder = handle.clone();
+        let first = tokio::spawn(async move {
+            let held = holder.call(move |_| {
+                let _ = started.send(());
+                gate.recv().unwrap();
+            });
+            held.await.unwrap();
+        });
+        running.await.unwrap();
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let calls: Vec<_> = (0..10_u8)
+            .map(|n| {
+                let (handle, seen, path) = (handle.clone(), Arc::clone(&seen), dir.path().join("ledger.db"));
+                tokio::spawn(async move {
+                    let now = jiff::Timestamp::now();
+                    let print = crate::domain::ids::Fingerprint::of(&[n]);
+                    let done = handle.call(move |l| {
+                        // Another connection sees nothing of it as long as nobody is told.
+                        let other = rusqlite::Connection::open(path).unwrap();
+                        let count = |r: &rusqlite::Row<'_>| r.get::<_, i64>(0);
+                        seen.lock().unwrap().push(other.query_row("SELECT count(*) FROM uploads", [], count).unwrap());
+                        l.uploaded(print, "u", now)
+                    });
+                    done.await.unwrap().unwrap();
+                    handle
+                        .call(move |l| l.upload_of(print, std::time::Duration::from_secs(60), now))
+                        .await
+                        .unwrap()
+                        .unwrap()
+                })
+            })
+            .collect();
+        while handle.jobs.capacity() > QUEUE - 10 {
+            tokio::task::yield_now().await;
+        }
+        go.send(()).unwrap();
+        first.await.unwrap();
+        for call in calls {
+            assert_eq!(call.await.unwrap().as_deref(), Some("u"));
+        }
+        assert_eq!(*seen.lock().unwrap(), [0; 10]);
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{Read, Seek as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::fs::{Advice, FlockOperation, Mode, Timespec, Timestamps};
 
@@ -58,8 +59,18 @@ pub(super) fn random_name() -> Result<OsString, OutboxError> {
     Ok(format!(".reimagined-{random:016x}.part").into())
 }
 
-/// The process's umask, read without changing it.
+/// The mode of results, where no default ACL says another.
+pub(super) fn result_mode() -> Mode {
+    Mode::from_raw_mode(0o666 & !umask())
+}
+
+/// The process's umask, read once and without changing it: nothing here ever changes it.
 pub(super) fn umask() -> u32 {
+    static UMASK: OnceLock<u32> = OnceLock::new();
+    *UMASK.get_or_init(read_umask)
+}
+
+fn read_umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     // Kernels before 4.7 and a closed /proc don't say; then what nearly everybody has.

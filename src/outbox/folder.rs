@@ -218,9 +218,9 @@ impl Folder {
         Ok(names)
     }
 
-    /// Makes what happened to its names durable.
+    /// Makes what happened to its names durable, in one sync with others who want the same at this time.
     pub fn sync(&self) -> Result<(), OutboxError> {
-        match rustix::fs::fsync(&self.fd) {
+        match super::syncs::sync_shared(&self.fd) {
             // Some network and FUSE filesystems don't know how to sync a directory; there is nothing to do then.
             Ok(()) | Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
             Err(e) => Err(OutboxError::new("sync the folder", &self.path, e)),

@@ -24,5 +24,6 @@ pub mod publish;
 pub mod room;
 pub mod spool;
 pub mod sweep;
+mod syncs;
 
 pub use error::{Obstacle, OutboxError};

@@ -12,9 +12,9 @@ use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Mode};
+use rustix::fs::Gid;
 
-use super::durable::{Draft, umask, write_into};
+use super::durable::{Draft, result_mode, write_into};
 use super::error::OutboxError;
 use super::folder::{Folder, rename};
 use super::provenance;
@@ -137,13 +137,18 @@ fn make_at_home(d: &Delivery<'_>, folder: &Folder) -> Result<bool, OutboxError> 
         return Ok(false);
     }
     let setgid = target.st_mode & 0o2000 != 0;
+    let mode = result_mode();
+    if (!setgid || stat.st_gid == target.st_gid) && stat.st_mode & 0o7777 == mode.bits() {
+        // It was sealed so, and synced then.
+        return Ok(true);
+    }
     if setgid
         && stat.st_gid != target.st_gid
         && rustix::fs::fchown(&file, None, Some(Gid::from_raw(target.st_gid))).is_err()
     {
         return Ok(false);
     }
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o666 & !umask())).map_err(failed)?;
+    rustix::fs::fchmod(&file, mode).map_err(failed)?;
     file.sync_all().map_err(|e| OutboxError::new("sync", spool.at(&name), e))?;
     Ok(true)
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::durable::{Draft, fingerprint, is_temporary, random_name};
+use super::durable::{Draft, fingerprint, is_temporary, random_name, result_mode};
 use super::error::OutboxError;
 use super::folder::{Folder, rename};
 use crate::domain::ids::{DropId, Fingerprint, ShotNo};
@@ -86,6 +86,8 @@ impl Spool {
             self.note_unsynced(drop, shot, false);
         }
         let file = folder.open(&part)?;
+        // As a result's is in the end, so that publishing has nothing more to sync. Nobody else may enter the spool.
+        let _ = rustix::fs::fchmod(&file, result_mode());
         if let Err(e) = file.sync_all() {
             let again = write_anew(&folder, &part, file);
             self.note_unsynced(drop, shot, again.is_err());
@@ -223,7 +225,7 @@ mod tests {
         let sealed = spool.seal(DROP, ShotNo(0)).unwrap();
         assert_eq!((sealed.bytes, sealed.path.clone()), (4, spool.sealed_path(DROP, ShotNo(0))));
         assert_eq!(sealed.fingerprint().unwrap(), Fingerprint::of(b"half"));
-        assert_eq!(fs::metadata(&sealed.path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(spool.path()).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(Spool::new(state.path()).unwrap().list().unwrap(), [sealed]);
         assert!(spool.remove(DROP, ShotNo(0)).unwrap());
         assert!(!spool.remove(DROP, ShotNo(0)).unwrap());

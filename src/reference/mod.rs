@@ -35,6 +35,8 @@ mod tiff_tests;
 mod whole_tests;
 
 pub use budget::{Budget, Permit};
-pub use prepare::{Change, Original, PrepareError, Prepared, Rules, Why, cache_key, fingerprint, prepare};
+pub use prepare::{
+    Change, Original, PrepareError, Prepared, Rules, Why, cache_key, check_at_once, fingerprint, prepare,
+};
 pub use source::Source;
 pub use whole::{Format, Whole, check, sniff};

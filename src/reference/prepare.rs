@@ -18,7 +18,7 @@ use super::pieces::Pieces;
 use super::pixels::{Decoded, decode, scaled};
 use super::reduced::Reduced;
 use super::source::{Scan, Source};
-use super::whole::Format;
+use super::whole::{Format, Whole, check};
 use crate::domain::ids::Fingerprint;
 
 /// Pixels that a picture may have.
@@ -157,6 +157,28 @@ pub fn fingerprint(file: &File) -> io::Result<Fingerprint> {
             }
         }
     }
+}
+
+/// Files up to this many bytes are read once for all that is to be known of them.
+const READ_AT_ONCE: u64 = 1 << 20;
+
+/// [`check`] and [`fingerprint`] of what `check` finds in a small file, from the same bytes; of a larger one the
+/// structure alone.
+pub fn check_at_once(file: &File) -> io::Result<(Whole, Option<Fingerprint>)> {
+    let size = file.metadata()?.len();
+    if size > READ_AT_ONCE {
+        return Ok((check(file)?, None));
+    }
+    let mut bytes = vec![0; size as usize];
+    let mut got = 0;
+    while got < bytes.len() {
+        match Source::read_at(file, &mut bytes[got..], got as u64)? {
+            0 => break,
+            n => got += n,
+        }
+    }
+    bytes.truncate(got);
+    Ok((check(&bytes)?, Some(Fingerprint::of(&bytes))))
 }
 
 /// What an upload is remembered by: the same original and rules give the same prepared bytes.

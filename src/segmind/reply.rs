@@ -3,10 +3,9 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::find::{Found, candidate, decode, find, words};
 use super::http::{Ended, Incoming};
@@ -139,32 +138,39 @@ pub(super) async fn keep(mut body: Incoming, head: Vec<u8>, kind: PictureKind, i
     if body.length().is_some_and(|length| length > max_bytes) || head.len() as u64 > max_bytes {
         return too_long();
     }
-    let mut options = tokio::fs::OpenOptions::new();
-    let mut target = match options.read(true).write(true).create(true).truncate(true).mode(0o600).open(into).await {
-        Ok(file) => Target::Disk(file),
-        Err(e) => Target::Memory(Held { bytes: Vec::new(), why: refused(into, &e) }),
-    };
-    let mut bytes = 0;
-    let mut piece = bytes::Bytes::from(head);
+    let mut target = Target::new(into);
+    let mut bytes = head.len() as u64;
+    let mut pieces = head;
+    if let Some(length) = body.length() {
+        pieces.reserve(usize::try_from(length).unwrap_or(WRITE).min(WRITE));
+    }
     let done = loop {
-        if let Err(lost) = target.take(&piece, bytes, into).await {
+        match body.next().await {
+            Ok(Some(next)) if bytes + next.len() as u64 > max_bytes => break Err(too_long()),
+            Ok(Some(next)) => {
+                bytes += next.len() as u64;
+                pieces.extend_from_slice(&next);
+                if pieces.len() < WRITE {
+                    continue;
+                }
+            }
+            Ok(None) => break target.take(pieces).await,
+            // All of the picture may have come, and only the end of the answer be missing.
+            Err(what) => match target.take(pieces).await {
+                Ok(()) if target.is_on_disk() => {
+                    return Content::Broken { what, received: Received { bytes, kind } };
+                }
+                Ok(()) => break Err(unusable(what, true)),
+                Err(lost) => break Err(lost),
+            },
+        }
+        if let Err(lost) = target.take(std::mem::take(&mut pieces)).await {
             break Err(lost);
         }
-        bytes += piece.len() as u64;
-        piece = match body.next().await {
-            Ok(Some(next)) if bytes + next.len() as u64 > max_bytes => break Err(too_long()),
-            Ok(Some(next)) => next,
-            // All of the picture may have come, and only the end of the answer be missing.
-            Err(what) => match target {
-                Target::Disk(_) => return Content::Broken { what, received: Received { bytes, kind } },
-                Target::Memory(_) => break Err(unusable(what, true)),
-            },
-            Ok(None) => break Ok(()),
-        };
     };
-    let content = match (done, target) {
-        (Ok(()), Target::Disk(_)) => return Content::Picture(Received { bytes, kind }),
-        (Ok(()), Target::Memory(picture)) => Content::Held(picture),
+    let content = match (done, target.place) {
+        (Ok(()), Place::Memory(picture)) => Content::Held(picture),
+        (Ok(()), _) => return Content::Picture(Received { bytes, kind }),
         (Err(content), _) => content,
     };
     // What is left here is of no use to anybody; that it cannot be removed hurts nobody either.
@@ -172,44 +178,78 @@ pub(super) async fn keep(mut body: Incoming, head: Vec<u8>, kind: PictureKind, i
     content
 }
 
+/// So many bytes are written at once. Most pictures are smaller than this, and cost one trip to a thread that may
+/// block.
+const WRITE: usize = 256 * 1024;
+
 /// Where a picture goes while it comes.
-enum Target {
-    Disk(tokio::fs::File),
+struct Target {
+    into: PathBuf,
+    place: Place,
+    /// Bytes that are on the disk.
+    written: u64,
+}
+
+enum Place {
+    /// Its file is created with the first bytes.
+    Nowhere,
+    Disk(std::fs::File),
     Memory(Held),
 }
 
 impl Target {
-    /// Takes one more piece, the `before` bytes of which it has already standing before it.
-    async fn take(&mut self, piece: &[u8], before: u64, into: &Path) -> Result<(), Content> {
-        let file = match self {
-            Self::Memory(held) => {
-                held.bytes.extend_from_slice(piece);
-                return Ok(());
-            }
-            Self::Disk(file) => file,
-        };
-        // Flushed, so that an error is one of this piece.
-        let written = match file.write_all(piece).await {
-            Ok(()) => file.flush().await,
-            failed => failed,
-        };
-        let Err(e) = written else { return Ok(()) };
-        let why = refused(into, &e);
-        let mut all = Vec::new();
-        let back = match file.rewind().await {
-            Ok(_) => file.take(before).read_to_end(&mut all).await,
-            Err(e) => Err(e),
-        };
-        match back {
-            Ok(_) if all.len() as u64 == before => {
-                all.extend_from_slice(piece);
-                *self = Self::Memory(Held { bytes: all, why });
-                Ok(())
-            }
-            // A disk that gives nothing back either: it came, and is gone.
-            _ => Err(unusable(format!("a picture came, but {why}, nor read back"), true)),
-        }
+    fn new(into: &Path) -> Self {
+        Self { into: into.to_path_buf(), place: Place::Nowhere, written: 0 }
     }
+
+    fn is_on_disk(&self) -> bool {
+        matches!(self.place, Place::Disk(_))
+    }
+
+    /// Takes what came next.
+    async fn take(&mut self, pieces: Vec<u8>) -> Result<(), Content> {
+        if let Place::Memory(held) = &mut self.place {
+            held.bytes.extend_from_slice(&pieces);
+            return Ok(());
+        }
+        let place = std::mem::replace(&mut self.place, Place::Nowhere);
+        let (into, written, more) = (self.into.clone(), self.written, pieces.len() as u64);
+        let work = tokio::task::spawn_blocking(move || to_disk(place, &into, written, pieces));
+        self.place = work.await.unwrap_or_else(|_| Err(unusable("a picture came, and could not be written", true)))?;
+        self.written += more;
+        Ok(())
+    }
+}
+
+/// Writes on behind the first `written` bytes; from where on that fails, all of it is held in memory.
+fn to_disk(place: Place, into: &Path, written: u64, pieces: Vec<u8>) -> Result<Place, Content> {
+    use std::io::{Read as _, Seek as _, Write as _};
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let mut file = match place {
+        Place::Disk(file) => file,
+        Place::Memory(mut held) => {
+            held.bytes.extend_from_slice(&pieces);
+            return Ok(Place::Memory(held));
+        }
+        Place::Nowhere => {
+            let mut options = std::fs::OpenOptions::new();
+            match options.read(true).write(true).create(true).truncate(true).mode(0o600).open(into) {
+                Ok(file) => file,
+                Err(e) => return Ok(Place::Memory(Held { bytes: pieces, why: refused(into, &e) })),
+            }
+        }
+    };
+    let Err(e) = file.write_all(&pieces) else { return Ok(Place::Disk(file)) };
+    let why = refused(into, &e);
+    let mut all = Vec::new();
+    let back = file.rewind().and_then(|()| file.take(written).read_to_end(&mut all));
+    if back.is_ok() && all.len() as u64 == written {
+        all.extend_from_slice(&pieces);
+        return Ok(Place::Memory(Held { bytes: all, why }));
+    }
+    // A disk that gives nothing back either: it came, and is gone.
+    Err(unusable(format!("a picture came, but {why}, nor read back"), true))
 }
 
 /// An answer that broke off. JSON that has its own end came whole, and only the connection's end is missing; a

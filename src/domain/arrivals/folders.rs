@@ -64,6 +64,10 @@ pub(super) struct Folder {
     pub(super) names: HashMap<Fold, NameRec>,
     pub(super) names_wake: bool,
     pub(super) blocked: BTreeSet<GroupId>,
+    /// Groups of which a drop waits for something of its own.
+    pub(super) waits: BTreeSet<GroupId>,
+    /// How many drops are in which state.
+    pub(super) tally: BTreeMap<SlotState, usize>,
     pub(super) standing: Standing,
 }
 
@@ -98,6 +102,8 @@ impl Folder {
             names: HashMap::new(),
             names_wake: false,
             blocked: BTreeSet::new(),
+            waits: BTreeSet::new(),
+            tally: BTreeMap::new(),
             standing: Standing::default(),
         }
     }
@@ -111,6 +117,7 @@ impl Folder {
     }
 
     pub(super) fn queue(&mut self, key: (Nanos, GroupId, u32), state: SlotState) {
+        *self.tally.entry(state).or_default() += 1;
         match state {
             SlotState::Send => self.sends.insert(key),
             SlotState::Reject => self.rejects.insert(key),
@@ -118,9 +125,18 @@ impl Folder {
         };
     }
 
-    pub(super) fn unqueue(&mut self, key: &(Nanos, GroupId, u32)) {
-        self.sends.remove(key);
-        self.rejects.remove(key);
+    pub(super) fn unqueue(&mut self, key: &(Nanos, GroupId, u32), state: SlotState) {
+        if let Some(count) = self.tally.get_mut(&state) {
+            *count -= 1;
+            if *count == 0 {
+                self.tally.remove(&state);
+            }
+        }
+        match state {
+            SlotState::Send => self.sends.remove(key),
+            SlotState::Reject => self.rejects.remove(key),
+            SlotState::Wait(_) | SlotState::Hand | SlotState::Off => false,
+        };
     }
 
     pub(super) fn is_served(&self) -> bool {

@@ -78,7 +78,7 @@ struct Slot {
     ask: Option<Nanos>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SlotState {
     Send,
     Reject,
@@ -358,11 +358,12 @@ impl Arrivals {
         let Some(Some(group)) = self.groups.get_mut(id as usize) else { return };
         let folder = &mut self.folders[group.folder as usize];
         for slot in group.slots.drain(..) {
-            folder.unqueue(&(slot.arrived, id, slot.lead));
+            folder.unqueue(&(slot.arrived, id, slot.lead), slot.state);
             if let Some(at) = slot.ask {
                 self.wakes.remove(&(at, Wake::Ask(id, slot.lead)));
             }
         }
+        folder.waits.remove(&id);
         if group.items.is_empty() {
             if let Some(at) = group.wake {
                 self.wakes.remove(&(at, Wake::Group(id)));
@@ -377,6 +378,8 @@ impl Arrivals {
         }
         let judged = judge(&group.items, &folder.view(&self.rules, now));
         let mut wake: Option<Nanos> = None;
+        // Of a hundred thousand groups each byte counts.
+        group.slots.reserve_exact(judged.len());
         for Judged { lead, verdict, .. } in judged {
             let ask = asks::ask_at(&group.items[lead], &verdict, self.rules.tell_after);
             let state = match verdict {
@@ -393,6 +396,9 @@ impl Arrivals {
             folder.queue((arrived, id, lead), state);
             if let Some(at) = ask {
                 self.wakes.insert((at, Wake::Ask(id, lead)));
+            }
+            if matches!(state, SlotState::Wait(_)) {
+                folder.waits.insert(id);
             }
             group.slots.push(Slot { lead, arrived, state, ask });
         }

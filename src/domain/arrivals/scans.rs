@@ -115,6 +115,8 @@ impl Arrivals {
         record.ignored.clear();
         record.children.clear();
         record.blocked.clear();
+        record.waits.clear();
+        record.tally.clear();
         record.removed.clear();
         let (wake, parent, scanned, path) = (record.wake.take(), record.parent, record.scanned, record.path.clone());
         for group in groups {
@@ -225,6 +227,7 @@ impl Arrivals {
             let quiet = item.quiet;
             // Ordered by name, so that what is equally old goes in that order.
             let at = record.items.partition_point(|i| i.name < item.name);
+            record.items.reserve_exact(1);
             record.items.insert(at, item);
             self.files += 1;
             quiet

@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::Connection;
 
 use super::Fault;
 use super::open::{LOG, beside};
@@ -103,8 +103,9 @@ impl Ground {
 }
 
 /// Counts one more send, in its own transaction.
-pub(super) fn count(tx: &Transaction<'_>) -> Result<i64, Fault> {
-    Ok(tx.query_row("UPDATE counted SET sends = sends + 1 RETURNING sends", [], |r| r.get(0))?)
+pub(super) fn count(tx: &Connection) -> Result<i64, Fault> {
+    let mut more = tx.prepare_cached("UPDATE counted SET sends = sends + 1 RETURNING sends")?;
+    Ok(more.query_row([], |r| r.get(0))?)
 }
 
 fn id(path: &Path) -> Option<Id> {

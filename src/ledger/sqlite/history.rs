@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::rows::{self, print_of, row_of, span};
 use super::{Fault, money, steps};
@@ -72,7 +72,7 @@ pub(super) fn is_prompts(drop: &NewDrop) -> bool {
 }
 
 /// A drop is claimed: what it continues is used up, and a failure whose files it brings counts no more.
-pub(super) fn files_came_back(tx: &Transaction<'_>, drop: &NewDrop) -> Result<(), Fault> {
+pub(super) fn files_came_back(tx: &Connection, drop: &NewDrop) -> Result<(), Fault> {
     if let Some(id) = drop.continues {
         tx.prepare_cached("UPDATE drops SET used = 1 WHERE id = ?1 AND used = 0")?.execute([id.0])?;
         return Ok(());
@@ -92,7 +92,7 @@ pub(super) fn files_came_back(tx: &Transaction<'_>, drop: &NewDrop) -> Result<()
     Ok(())
 }
 
-pub(super) fn recognise(tx: &Transaction<'_>, recognition: Fingerprint) -> Result<Option<Known>, Fault> {
+pub(super) fn recognise(tx: &Connection, recognition: Fingerprint) -> Result<Option<Known>, Fault> {
     let found: Option<(i64, [u8; 16], String, bool)> = tx
         .prepare_cached(RECOGNISE)?
         .query_row([recognition.0], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))
@@ -109,11 +109,11 @@ pub(super) fn recognise(tx: &Transaction<'_>, recognition: Fingerprint) -> Resul
     }))
 }
 
-pub(super) fn seen_picture(tx: &Transaction<'_>, picture: Fingerprint) -> Result<bool, Fault> {
+pub(super) fn seen_picture(tx: &Connection, picture: Fingerprint) -> Result<bool, Fault> {
     Ok(tx.prepare_cached(SEEN)?.query_row([picture.0], |r| r.get(0))?)
 }
 
-pub(super) fn noted(tx: &Transaction<'_>, id: DropId, path: &Path, print: Fingerprint) -> Result<(), Fault> {
+pub(super) fn noted(tx: &Connection, id: DropId, path: &Path, print: Fingerprint) -> Result<(), Fault> {
     let Some((row, _)) = row_of(tx, id)? else {
         return Err(Fault::Misused(format!("there is no drop {id}")));
     };
@@ -125,22 +125,22 @@ pub(super) fn noted(tx: &Transaction<'_>, id: DropId, path: &Path, print: Finger
     Ok(())
 }
 
-pub(super) fn note_at(tx: &Transaction<'_>, path: &Path) -> Result<Option<Fingerprint>, Fault> {
+pub(super) fn note_at(tx: &Connection, path: &Path) -> Result<Option<Fingerprint>, Fault> {
     let mut note = tx.prepare_cached("SELECT print FROM notes WHERE path = ?1")?;
     Ok(note.query_row([path.as_os_str().as_bytes()], |r| r.get(0)).optional()?.map(Fingerprint))
 }
 
-pub(super) fn is_our_note(tx: &Transaction<'_>, print: Fingerprint) -> Result<bool, Fault> {
+pub(super) fn is_our_note(tx: &Connection, print: Fingerprint) -> Result<bool, Fault> {
     let mut note = tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM notes WHERE print = ?1)")?;
     Ok(note.query_row([print.0], |r| r.get(0))?)
 }
 
-pub(super) fn wish_again(tx: &Transaction<'_>, members: &[Fingerprint]) -> Result<bool, Fault> {
+pub(super) fn wish_again(tx: &Connection, members: &[Fingerprint]) -> Result<bool, Fault> {
     let print = print_of(members.iter().copied().map(Some)).map(|p| p.0);
     Ok(tx.prepare_cached(WISH)?.execute([print])? > 0)
 }
 
-pub(super) fn filed_since(tx: &Transaction<'_>, since: Timestamp) -> Result<Vec<Filed>, Fault> {
+pub(super) fn filed_since(tx: &Connection, since: Timestamp) -> Result<Vec<Filed>, Fault> {
     let mut found = tx.prepare_cached(FILED)?;
     let mut rows = found.query([since.as_millisecond()])?;
     let mut filed = Vec::new();
@@ -155,7 +155,7 @@ pub(super) fn filed_since(tx: &Transaction<'_>, since: Timestamp) -> Result<Vec<
     Ok(filed)
 }
 
-pub(super) fn failures(tx: &Transaction<'_>, most: u32) -> Result<(u64, Vec<Failure>), Fault> {
+pub(super) fn failures(tx: &Connection, most: u32) -> Result<(u64, Vec<Failure>), Fault> {
     let count: i64 = tx.prepare_cached(FAILED_COUNT)?.query_row([], |r| r.get(0))?;
     let mut found = tx.prepare_cached(FAILED)?;
     let mut rows = found.query([most])?;
@@ -168,7 +168,7 @@ pub(super) fn failures(tx: &Transaction<'_>, most: u32) -> Result<(u64, Vec<Fail
 }
 
 pub(super) fn upload_of(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     key: Fingerprint,
     within: Duration,
     now: Timestamp,
@@ -179,7 +179,7 @@ pub(super) fn upload_of(
     Ok(upload.query_row(params![key.0, now.saturating_sub(span(within)), now], |r| r.get(0)).optional()?)
 }
 
-pub(super) fn uploaded(tx: &Transaction<'_>, key: Fingerprint, url: &str, now: Timestamp) -> Result<(), Fault> {
+pub(super) fn uploaded(tx: &Connection, key: Fingerprint, url: &str, now: Timestamp) -> Result<(), Fault> {
     tx.prepare_cached("INSERT OR REPLACE INTO uploads (key, url, at) VALUES (?1, ?2, ?3)")?.execute(params![
         key.0,
         url,
@@ -188,12 +188,12 @@ pub(super) fn uploaded(tx: &Transaction<'_>, key: Fingerprint, url: &str, now: T
     Ok(())
 }
 
-pub(super) fn forget_upload(tx: &Transaction<'_>, key: Fingerprint) -> Result<(), Fault> {
+pub(super) fn forget_upload(tx: &Connection, key: Fingerprint) -> Result<(), Fault> {
     tx.prepare_cached("DELETE FROM uploads WHERE key = ?1")?.execute([key.0])?;
     Ok(())
 }
 
-pub(super) fn tidy(tx: &Transaction<'_>, keep: Duration, now: Timestamp) -> Result<(), Fault> {
+pub(super) fn tidy(tx: &Connection, keep: Duration, now: Timestamp) -> Result<(), Fault> {
     let now = now.as_millisecond();
     let keep = span(keep);
     tx.prepare_cached(OLD_DROPS)?.execute(params![now.saturating_sub(keep), DROPS_AT_ONCE])?;

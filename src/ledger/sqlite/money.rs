@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::Fault;
 use super::rows::{IN_FLIGHT, billed_word, span};
@@ -56,7 +56,7 @@ pub(super) const FUTURE_ELSEWHERE: &str =
 pub(super) const LAST_COST: &str = "SELECT cost FROM sends WHERE cost IS NOT NULL ORDER BY row DESC LIMIT 1";
 
 /// Whether one more send fits; else for how long none does, by the limit that holds longest.
-pub(super) fn fits(tx: &Transaction<'_>, limits: Limits, now: &Moment) -> Result<Sent, Fault> {
+pub(super) fn fits(tx: &Connection, limits: Limits, now: &Moment) -> Result<Sent, Fault> {
     let now = Now::of(now);
     // First, so that no age is below zero.
     tx.prepare_cached(FUTURE_HERE)?.execute(params![now.boot, now.since])?;
@@ -85,7 +85,7 @@ pub(super) fn fits(tx: &Transaction<'_>, limits: Limits, now: &Moment) -> Result
 }
 
 /// A send goes out now.
-pub(super) fn record(tx: &Transaction<'_>, id: DropId, shot: ShotNo, now: &Moment) -> Result<(), Fault> {
+pub(super) fn record(tx: &Connection, id: DropId, shot: ShotNo, now: &Moment) -> Result<(), Fault> {
     tx.prepare_cached("INSERT INTO sends (id, shot, at, boot, since_boot, billed) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
         .execute(params![id.0, shot.0, now.wall.as_millisecond(), now.boot, span(now.since_boot), IN_FLIGHT])?;
     Ok(())
@@ -95,13 +95,7 @@ pub(super) const LAST_OF_SHOT: &str =
     "SELECT row, billed FROM sends WHERE id = ?1 AND shot = ?2 ORDER BY row DESC LIMIT 1";
 
 /// What is known now of the last send of a shot.
-pub(super) fn judge(
-    tx: &Transaction<'_>,
-    id: DropId,
-    shot: ShotNo,
-    billed: Billed,
-    cost: Option<f64>,
-) -> Result<(), Fault> {
+pub(super) fn judge(tx: &Connection, id: DropId, shot: ShotNo, billed: Billed, cost: Option<f64>) -> Result<(), Fault> {
     let last: Option<(i64, String)> =
         tx.prepare_cached(LAST_OF_SHOT)?.query_row(params![id.0, shot.0], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
     // Without one it was given back before, or is too old to matter.
@@ -124,7 +118,7 @@ pub(super) fn judge(
     Ok(())
 }
 
-pub(super) fn usage(tx: &Transaction<'_>, moment: &Moment, older: Option<Older>) -> Result<Usage, Fault> {
+pub(super) fn usage(tx: &Connection, moment: &Moment, older: Option<Older>) -> Result<Usage, Fault> {
     let now = Now::of(moment);
     // Ages from `to` on, below `from`. What lies in the future counts as sent just now.
     let sum = |from: i64, to: i64| -> Result<Sum, Fault> {
@@ -157,6 +151,6 @@ pub(super) fn usage(tx: &Transaction<'_>, moment: &Moment, older: Option<Older>)
     Ok(Usage { hour: sum(HOUR, 0)?, day: sum(DAY, 0)?, month, older: Some(older) })
 }
 
-pub(super) fn last_cost(tx: &Transaction<'_>) -> Result<Option<f64>, Fault> {
+pub(super) fn last_cost(tx: &Connection) -> Result<Option<f64>, Fault> {
     Ok(tx.prepare_cached(LAST_COST)?.query_row([], |r| r.get(0)).optional()?)
 }

@@ -61,7 +61,7 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
     settle(&conn)?;
     schema::migrate(&mut conn)?;
     // What makes no sense only when it is worked on would stop every start anew.
-    steps::open_drops(&conn.transaction()?)?;
+    steps::open_drops(&*conn.transaction()?)?;
     if let Some(why) = doubt {
         schema::distrust(&conn)?;
         tracing::error!(ledger = %real.display(), "the ledger's last words may be missing ({why}): what lies in working and is not surely sent or unsent goes to errors as unconfirmed");
@@ -71,7 +71,7 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     restrict(&real);
     File::open(dir)?.sync_all()?;
-    Ok(SqliteLedger { conn, path: path.to_path_buf(), ground, commits: super::Commits::default() })
+    Ok(SqliteLedger { conn, path: path.to_path_buf(), ground, commits: super::Commits::default(), shared: None })
 }
 
 /// `path` with every symlink of its folder resolved: `SQLite` then follows none at all. It is absolute, so that
@@ -157,7 +157,7 @@ fn connect(real: &Path, busy: Duration) -> Result<Connection, Fault> {
     // Small: the daemon runs for months on small machines, and reads little.
     conn.pragma_update(None, "cache_size", -512)?;
     conn.pragma_update(None, "mmap_size", 0)?;
-    conn.set_prepared_statement_cache_capacity(48);
+    conn.set_prepared_statement_cache_capacity(96);
     Ok(conn)
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Row, Transaction};
+use rusqlite::{Connection, Row};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -86,7 +86,7 @@ pub(super) fn billed_word(billed: Billed) -> Option<&'static str> {
 }
 
 /// The number of a row of `drops`; `None` if there is none, or only a closed one where `open` is asked for.
-pub(super) fn row_of(tx: &Transaction<'_>, id: DropId) -> Result<Option<(i64, bool)>, Fault> {
+pub(super) fn row_of(tx: &Connection, id: DropId) -> Result<Option<(i64, bool)>, Fault> {
     let mut found = tx.prepare_cached("SELECT row, ending IS NULL FROM drops WHERE id = ?1")?;
     let mut rows = found.query([id.0])?;
     Ok(match rows.next()? {
@@ -96,7 +96,7 @@ pub(super) fn row_of(tx: &Transaction<'_>, id: DropId) -> Result<Option<(i64, bo
 }
 
 /// The row of a drop that is not closed.
-pub(super) fn open_row(tx: &Transaction<'_>, id: DropId) -> Result<i64, Fault> {
+pub(super) fn open_row(tx: &Connection, id: DropId) -> Result<i64, Fault> {
     match row_of(tx, id)? {
         Some((row, true)) => Ok(row),
         Some((_, false)) => Err(Fault::Misused(format!("the drop {id} is closed"))),
@@ -104,7 +104,7 @@ pub(super) fn open_row(tx: &Transaction<'_>, id: DropId) -> Result<i64, Fault> {
     }
 }
 
-pub(super) fn members(tx: &Transaction<'_>, drop_row: i64) -> Result<Vec<Member>, Fault> {
+pub(super) fn members(tx: &Connection, drop_row: i64) -> Result<Vec<Member>, Fault> {
     let mut found =
         tx.prepare_cached("SELECT name, role, print, size, moves FROM members WHERE drop_row = ?1 ORDER BY place")?;
     let mut rows = found.query([drop_row])?;
@@ -121,7 +121,7 @@ pub(super) fn members(tx: &Transaction<'_>, drop_row: i64) -> Result<Vec<Member>
     Ok(members)
 }
 
-pub(super) fn shots(tx: &Transaction<'_>, drop_row: i64) -> Result<Vec<Shot>, Fault> {
+pub(super) fn shots(tx: &Connection, drop_row: i64) -> Result<Vec<Shot>, Fault> {
     let mut found = tx.prepare_cached("SELECT shot FROM shots WHERE drop_row = ?1 ORDER BY no")?;
     let mut rows = found.query([drop_row])?;
     let mut shots = Vec::new();

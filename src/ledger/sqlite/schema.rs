@@ -2,7 +2,7 @@
 //!
 //! Migrations are only ever added at the end, never changed; the database holds how many it has seen.
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 
 use super::Fault;
 
@@ -176,7 +176,7 @@ pub(super) fn pragma(conn: &Connection, name: &str) -> Result<i64, Fault> {
     Ok(conn.pragma_query_value(None, name, |r| r.get(0))?)
 }
 
-pub(super) fn is_fresh(tx: &Transaction<'_>) -> Result<bool, Fault> {
+pub(super) fn is_fresh(tx: &Connection) -> Result<bool, Fault> {
     Ok(tx.query_row("SELECT 1 FROM trusted", [], |_| Ok(())).optional()?.is_none())
 }
 
@@ -188,7 +188,7 @@ pub(super) fn distrust(conn: &Connection) -> Result<(), Fault> {
     Ok(())
 }
 
-pub(super) fn trust(tx: &Transaction<'_>) -> Result<(), Fault> {
+pub(super) fn trust(tx: &Connection) -> Result<(), Fault> {
     tx.execute("INSERT OR IGNORE INTO trusted VALUES (1)", [])?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt as _;
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::rows::{self, open_row};
 use super::{Fault, history, money};
@@ -16,7 +16,7 @@ pub(super) const OPEN: &str = "
     SELECT row, id, folder, stem, working, recognition, plan, failure, continues, claimed, number, filing
     FROM drops WHERE ending IS NULL ORDER BY row";
 
-pub(super) fn open_drops(tx: &Transaction<'_>) -> Result<Vec<OpenDrop>, Fault> {
+pub(super) fn open_drops(tx: &Connection) -> Result<Vec<OpenDrop>, Fault> {
     let mut found = tx.prepare_cached(OPEN)?;
     let mut rows = found.query([])?;
     let mut drops = Vec::new();
@@ -26,7 +26,7 @@ pub(super) fn open_drops(tx: &Transaction<'_>) -> Result<Vec<OpenDrop>, Fault> {
     Ok(drops)
 }
 
-fn open_drop(tx: &Transaction<'_>, row: &Row<'_>) -> Result<OpenDrop, Fault> {
+fn open_drop(tx: &Connection, row: &Row<'_>) -> Result<OpenDrop, Fault> {
     let drop_row = row.get(0)?;
     let filing = row.get::<_, Option<String>>(11)?.map(|text| rows::from_json::<Filing>(&text)).transpose()?;
     Ok(OpenDrop {
@@ -54,7 +54,7 @@ pub(super) fn folder(row: &Row<'_>, at: usize) -> Result<RelPath, Fault> {
 }
 
 pub(super) fn begin(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     drop: &NewDrop,
     first: Option<ShotNo>,
     limits: Limits,
@@ -85,7 +85,7 @@ pub(super) fn begin(
 }
 
 /// The rows of the drop and of its members; the number of the former.
-fn insert(tx: &Transaction<'_>, drop: &NewDrop, sent: bool, now: &Moment) -> Result<i64, Fault> {
+fn insert(tx: &Connection, drop: &NewDrop, sent: bool, now: &Moment) -> Result<i64, Fault> {
     let picture = drop.members.iter().find(|m| m.role == Role::Picture);
     let named = picture.or_else(|| drop.members.first()).map_or(&drop.stem, |m| &m.name);
     let claimed = now.wall.as_millisecond();
@@ -129,7 +129,7 @@ fn insert(tx: &Transaction<'_>, drop: &NewDrop, sent: bool, now: &Moment) -> Res
     Ok(row)
 }
 
-pub(super) fn send(tx: &Transaction<'_>, id: DropId, shot: &Shot, limits: Limits, now: &Moment) -> Result<Sent, Fault> {
+pub(super) fn send(tx: &Connection, id: DropId, shot: &Shot, limits: Limits, now: &Moment) -> Result<Sent, Fault> {
     let row = open_row(tx, id)?;
     let was = stored(tx, row, id, shot.no)?;
     // Money: whatever the caller believes, only what is surely not being sent may be sent.
@@ -147,7 +147,7 @@ pub(super) fn send(tx: &Transaction<'_>, id: DropId, shot: &Shot, limits: Limits
     Ok(Sent::Committed)
 }
 
-pub(super) fn step(tx: &Transaction<'_>, id: DropId, shot: &Shot, billed: Billed) -> Result<(), Fault> {
+pub(super) fn step(tx: &Connection, id: DropId, shot: &Shot, billed: Billed) -> Result<(), Fault> {
     let row = open_row(tx, id)?;
     let was = stored(tx, row, id, shot.no)?;
     let sending = |shot: &Shot| matches!(shot.state, ShotState::Sending { .. });
@@ -169,7 +169,7 @@ pub(super) fn step(tx: &Transaction<'_>, id: DropId, shot: &Shot, billed: Billed
 }
 
 /// The shot as it stands.
-fn stored(tx: &Transaction<'_>, drop_row: i64, id: DropId, no: ShotNo) -> Result<Shot, Fault> {
+fn stored(tx: &Connection, drop_row: i64, id: DropId, no: ShotNo) -> Result<Shot, Fault> {
     let text: Option<String> = tx
         .prepare_cached("SELECT shot FROM shots WHERE drop_row = ?1 AND no = ?2")?
         .query_row(params![drop_row, no.0], |r| r.get(0))
@@ -178,7 +178,7 @@ fn stored(tx: &Transaction<'_>, drop_row: i64, id: DropId, no: ShotNo) -> Result
     rows::from_json(&text)
 }
 
-fn store(tx: &Transaction<'_>, drop_row: i64, shot: &Shot) -> Result<(), Fault> {
+fn store(tx: &Connection, drop_row: i64, shot: &Shot) -> Result<(), Fault> {
     tx.prepare_cached("UPDATE shots SET shot = ?3 WHERE drop_row = ?1 AND no = ?2")?.execute(params![
         drop_row,
         shot.no.0,
@@ -187,26 +187,26 @@ fn store(tx: &Transaction<'_>, drop_row: i64, shot: &Shot) -> Result<(), Fault> 
     Ok(())
 }
 
-pub(super) fn number(tx: &Transaction<'_>, id: DropId, number: u32) -> Result<(), Fault> {
+pub(super) fn number(tx: &Connection, id: DropId, number: u32) -> Result<(), Fault> {
     let row = open_row(tx, id)?;
     tx.prepare_cached("UPDATE drops SET number = ?2 WHERE row = ?1")?.execute(params![row, number])?;
     Ok(())
 }
 
-pub(super) fn replan(tx: &Transaction<'_>, id: DropId, plan: &str) -> Result<(), Fault> {
+pub(super) fn replan(tx: &Connection, id: DropId, plan: &str) -> Result<(), Fault> {
     let row = open_row(tx, id)?;
     tx.prepare_cached("UPDATE drops SET plan = ?2 WHERE row = ?1")?.execute(params![row, plan])?;
     Ok(())
 }
 
-pub(super) fn file_under(tx: &Transaction<'_>, id: DropId, filing: &Filing) -> Result<(), Fault> {
+pub(super) fn file_under(tx: &Connection, id: DropId, filing: &Filing) -> Result<(), Fault> {
     let row = open_row(tx, id)?;
     tx.prepare_cached("UPDATE drops SET filing = ?2 WHERE row = ?1")?.execute(params![row, rows::json(filing)?])?;
     Ok(())
 }
 
 pub(super) fn close(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     id: DropId,
     ending: Ending,
     reason: Option<&str>,

@@ -8,6 +8,7 @@ mod memory;
 mod model;
 mod plans;
 mod reading;
+mod together;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -3,10 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
+use rustix::fs::Mode;
 use tempfile::TempDir;
 
 use super::*;
 use crate::domain::ids::Fingerprint;
+use crate::outbox::durable::umask;
 use crate::outbox::provenance::tests::sample;
 
 const DROP: DropId = DropId([9; 16]);

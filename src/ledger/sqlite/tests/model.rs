@@ -232,12 +232,20 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_ledger_says_what_the_model_says(course in proptest::collection::vec(events(), 1..60)) {
+    fn a_ledger_says_what_the_model_says(
+        course in proptest::collection::vec((events(), proptest::bool::ANY), 1..60)
+    ) {
         let room = Room::new();
         let mut ledger = room.open();
         let mut model = Model::default();
-        for event in course {
+        for (event, apart) in course {
+            if apart {
+                // What comes from here on shares a commit.
+                ledger.flush().unwrap();
+                ledger.hold();
+            }
             if matches!(event, Event::Reopen) {
+                ledger.flush().unwrap();
                 drop(ledger);
                 ledger = room.open();
             }

@@ -5,8 +5,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::domain::ids::{RelPath, show};
@@ -19,7 +17,7 @@ use crate::outbox::spool;
 pub use crate::outbox::folder::INNER_WORKING;
 
 /// The folders, resolved and found to keep apart.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     /// Where things are dropped.
     pub inbox: PathBuf,
@@ -39,26 +37,6 @@ pub struct Site {
     pub state_dir: PathBuf,
     /// Device and inode of the daemon's own folders as they were when they were found to keep apart.
     ids: Vec<Option<(u64, u64)>>,
-    looked: Looked,
-}
-
-/// A look at the folders that found no trouble is shared by sends that begin within so long.
-const SHARED_FOR: Duration = Duration::from_millis(25);
-
-/// When, for how many bytes and for which folder no trouble was found lately.
-#[derive(Debug, Default)]
-struct Looked(Mutex<Vec<(Instant, u64, Option<RelPath>)>>);
-
-impl Looked {
-    fn lately(&self, bytes: u64, folder: Option<&RelPath>) -> bool {
-        let mut good = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        good.retain(|(at, ..)| at.elapsed() < SHARED_FOR);
-        good.iter().any(|(_, enough, of)| *enough >= bytes && of.as_ref() == folder)
-    }
-
-    fn good(&self, begun: Instant, bytes: u64, folder: Option<&RelPath>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((begun, bytes, folder.cloned()));
-    }
 }
 
 /// Why the folders can't be used.
@@ -120,7 +98,6 @@ impl Site {
             errors: folders.errors.clone(),
             state_dir: state_dir.to_path_buf(),
             ids: Vec::new(),
-            looked: Looked::default(),
         };
         site.overlap()?;
         site.ids = site.own().map(|(_, path)| id(path)).to_vec();
@@ -194,18 +171,6 @@ impl Site {
     /// What keeps results or originals from being kept; `None` if nothing does. `result_bytes` are reserved in
     /// the outbox and in the state directory, where results pass through.
     pub fn trouble(&self, result_bytes: u64) -> Option<String> {
-        let begun = Instant::now();
-        if self.looked.lately(result_bytes, None) {
-            return None;
-        }
-        let found = self.look(result_bytes);
-        if found.is_none() {
-            self.looked.good(begun, result_bytes, None);
-        }
-        found
-    }
-
-    fn look(&self, result_bytes: u64) -> Option<String> {
         let small = 1024 * 1024;
         let looks = [
             ("working", &self.working, small),
@@ -229,20 +194,11 @@ impl Site {
 
 impl Site {
     /// [`Self::trouble`] of the drops of one folder alone: what stands in its way, is closed to us or is full
-    /// below the outbox, the archive or errors.
+    /// below the outbox, the archive or errors. Of the inbox itself there is none that the other would not find.
     pub fn trouble_of(&self, folder: &RelPath, result_bytes: u64) -> Option<String> {
-        let begun = Instant::now();
-        if self.looked.lately(result_bytes, Some(folder)) {
+        if folder.is_root() {
             return None;
         }
-        let found = self.look_below(folder, result_bytes);
-        if found.is_none() {
-            self.looked.good(begun, result_bytes, Some(folder));
-        }
-        found
-    }
-
-    fn look_below(&self, folder: &RelPath, result_bytes: u64) -> Option<String> {
         [(&self.outbox, result_bytes), (&self.archive, 0), (&self.errors, 0)].into_iter().find_map(|(root, bytes)| {
             let why = match room::look_below(root, folder, bytes) {
                 Room::Io(e) => e.to_string(),

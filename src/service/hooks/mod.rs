@@ -34,6 +34,9 @@ use webhook::Post;
 /// Events that wait, for programs and for the webhook each. What comes when there are so many is not told.
 const MOST_WAITING: usize = 1_000;
 
+/// What is cut at the end is over by then, whatever hangs.
+const CUT_WAIT: Duration = Duration::from_secs(3);
+
 /// What the listener heard.
 enum Heard {
     Event(Box<Event>),
@@ -156,7 +159,12 @@ impl Hooks {
             left = &mut self.teller => return left.unwrap_or_default(),
             () = cut => self.give_up.cancel(),
         }
-        self.teller.await.unwrap_or_default()
+        if let Ok(left) = tokio::time::timeout(CUT_WAIT, &mut self.teller).await {
+            return left.unwrap_or_default();
+        }
+        tracing::warn!("ended while a hook hung: what was still to be told was not");
+        self.teller.abort();
+        0
     }
 }
 

@@ -27,6 +27,10 @@ const LAST_WORDS: usize = 2_048;
 /// output open.
 const LAST_WORDS_WAIT: Duration = Duration::from_millis(200);
 
+/// Once killed, a program's end is waited for so long. One that hangs in the kernel, on a mount that answers no more, or
+/// that has become another user's may never come to it.
+const DEATH_WAIT: Duration = Duration::from_secs(1);
+
 /// What a program gets of our environment: what finds programs, people's desktops, language and zone. Never the
 /// key, credentials, or the sockets of systemd.
 const KEPT: [&str; 12] = [
@@ -125,6 +129,7 @@ async fn try_run(
         }
         end
     };
+    let fate = fate(child.wait(), DEATH_WAIT).await;
     let why = match end {
         End::Exited(status) if status.success() => return Ok(()),
         End::Exited(status) => match (status.code(), status.signal()) {
@@ -132,12 +137,20 @@ async fn try_run(
             (None, Some(signal)) => format!("killed by signal {signal}"),
             (None, None) => "it ended in an unknown way".to_owned(),
         },
-        End::TooLong => format!("it took longer than {} ([hooks] timeout) and was killed", seconds(limit)),
-        End::Cut => "it was killed, as the daemon ends".to_owned(),
+        End::TooLong => format!("it took longer than {} ([hooks] timeout) and {fate}", seconds(limit)),
+        End::Cut => format!("it {fate}, as the daemon ends"),
         End::Unknown(e) => format!("it can't be waited for: {e}"),
     };
-    let _ = child.wait().await;
+    // One that is still there is reaped by the runtime, should it ever end.
     Err((why, said))
+}
+
+/// What became of a program that was killed and is `waited` for, in words.
+async fn fate(waited: impl Future<Output = io::Result<ExitStatus>>, limit: Duration) -> &'static str {
+    match tokio::time::timeout(limit, waited).await {
+        Ok(_) => "was killed",
+        Err(_) => "could not be killed",
+    }
 }
 
 /// The child and the end of a pipe where all comes that it writes.
@@ -183,4 +196,16 @@ fn last_words(said: &[u8]) -> Option<String> {
         let _ = write!(out, "{}{}", if out.is_empty() { "" } else { " / " }, show_text(line));
     }
     (!out.is_empty()).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_outlives_its_killing_is_waited_for_no_longer_and_named() {
+        let soon = Duration::from_millis(1);
+        assert_eq!(fate(std::future::pending(), soon).await, "could not be killed");
+        assert_eq!(fate(std::future::ready(Ok(ExitStatus::default())), soon).await, "was killed");
+    }
 }

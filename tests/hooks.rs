@@ -219,6 +219,37 @@ fn a_failed_drop_is_told_with_its_note_and_without_addresses() {
 }
 
 #[test]
+fn what_may_have_been_billed_is_told_as_the_note_says_it() {
+    let site = recorded(&["on_failed"]);
+    site.set("retry.unconfirmed", "retry");
+    site.api.on_model(|call| match (call.prompt.as_str(), call.nth) {
+        ("twice", 1) => Answer::hangup(),
+        ("twice", _) => Answer::error(400, "no"),
+        // A picture was promised, and none came.
+        _ => Answer::json(200, &serde_json::json!({ "error": "it could not be made" })),
+    });
+    for name in ["twice", "refused"] {
+        site.put(format!("inbox/{name}.txt"), name);
+        site.put_picture(format!("inbox/{name}.jpg"));
+    }
+    // It was in work once, and there is no ledger of that.
+    site.put_picture("working/forgotten.jpg");
+    assert_eq!(site.once(), 3);
+    let told = wait_told(&site, 3);
+    for drop in ["twice", "refused", "forgotten"] {
+        let json = &told.iter().find(|t| t.json["drop"] == format!("{drop}.jpg")).unwrap().json;
+        assert_eq!(json["ending"], "unconfirmed", "{json}");
+        let note = site.note(&format!("errors/{drop}.error.txt"));
+        if drop == "forgotten" {
+            assert!(note.contains("nobody knows whether it was sent"), "{note}");
+        } else {
+            assert_eq!(json["shots"][0]["billed"], "unknown", "{json}");
+            assert!(note.contains("billed: unknown"), "{note}");
+        }
+    }
+}
+
+#[test]
 fn a_pause_and_its_end_are_told() {
     let site = recorded(&["on_paused"]);
     let well = Arc::new(AtomicBool::new(false));

@@ -622,6 +622,19 @@ fn the_webhook_is_told_of_the_events_that_were_asked_for_in_their_order() {
 }
 
 #[test]
+fn a_webhook_that_cannot_be_used_is_logged_and_keeps_no_picture_waiting() {
+    let site = Site::new();
+    site.set("hooks.webhook_url", "https://nas.example/hook/t0ken");
+    site.put_picture("inbox/a.jpg");
+    let mut command = site.command();
+    // No authority that could vouch for anybody.
+    command.args(["run", "--once"]).env("SSL_CERT_FILE", "/nowhere").env("SSL_CERT_DIR", "/nowhere");
+    assert_eq!(Daemon::spawn(command, &site.next_log()).ends(), 0, "{}", site.describe());
+    let logs = site.logs();
+    assert!(logs.contains("webhook_url can't be used") && !logs.contains("t0ken"), "{logs}");
+}
+
+#[test]
 fn nothing_is_posted_unsigned_where_the_secret_cannot_be_read() {
     let server = Api::start();
     on_post(&server, |_| good());

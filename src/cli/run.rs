@@ -107,7 +107,7 @@ pub async fn daemon(
     ledger.observe_commits(move |took| commits.committed(took));
     let ledger = LedgerThread::start(Box::new(ledger)).map_err(|e| Failure::unexpected(e.to_string()))?;
     let client = Client::new(client_settings(&config)).map_err(|e| Failure::usage(e.to_string()))?;
-    let hooks = Hooks::start(config.hooks.clone(), setup::credentials()).map_err(|e| Failure::usage(e.to_string()))?;
+    let hooks = Hooks::start(config.hooks.clone(), setup::credentials());
     let listener = hooks.listener();
     let file = config.file.clone();
     if let Err(e) = keys.read() {

@@ -368,6 +368,7 @@ fn names_that_are_no_text_reach_programs_as_they_are() {
     let result = Path::new(&told.env[OsStr::new("REIMAGINED_RESULT")]);
     assert!(result.is_file() && result.is_absolute(), "{}", result.display());
     assert_eq!(told.args[0], format!("./{}", name.to_string_lossy()));
+    assert_eq!(told.json["drop"], name.to_string_lossy().as_ref(), "only what is no UTF-8 is another there");
 }
 
 #[test]

@@ -239,7 +239,7 @@ fn what_may_have_been_billed_is_told_as_the_note_says_it() {
     for drop in ["twice", "refused", "forgotten"] {
         let json = &told.iter().find(|t| t.json["drop"] == format!("{drop}.jpg")).unwrap().json;
         assert_eq!(json["ending"], "unconfirmed", "{json}");
-        let note = site.note(&format!("errors/{drop}.error.txt"));
+        let note = site.note(format!("errors/{drop}.error.txt"));
         if drop == "forgotten" {
             assert!(note.contains("nobody knows whether it was sent"), "{note}");
         } else {

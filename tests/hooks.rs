@@ -18,6 +18,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use support::api::Request;
+use support::faults::powerless;
 use support::{ASSET_MARK, Answer, Api, Daemon, KEY, Site};
 
 /// What a hook program got.
@@ -218,6 +219,37 @@ fn a_failed_drop_is_told_with_its_note_and_without_addresses() {
 }
 
 #[test]
+fn what_may_have_been_billed_is_told_as_the_note_says_it() {
+    let site = recorded(&["on_failed"]);
+    site.set("retry.unconfirmed", "retry");
+    site.api.on_model(|call| match (call.prompt.as_str(), call.nth) {
+        ("twice", 1) => Answer::hangup(),
+        ("twice", _) => Answer::error(400, "no"),
+        // A picture was promised, and none came.
+        _ => Answer::json(200, &serde_json::json!({ "error": "it could not be made" })),
+    });
+    for name in ["twice", "refused"] {
+        site.put(format!("inbox/{name}.txt"), name);
+        site.put_picture(format!("inbox/{name}.jpg"));
+    }
+    // It was in work once, and there is no ledger of that.
+    site.put_picture("working/forgotten.jpg");
+    assert_eq!(site.once(), 3);
+    let told = wait_told(&site, 3);
+    for drop in ["twice", "refused", "forgotten"] {
+        let json = &told.iter().find(|t| t.json["drop"] == format!("{drop}.jpg")).unwrap().json;
+        assert_eq!(json["ending"], "unconfirmed", "{json}");
+        let note = site.note(format!("errors/{drop}.error.txt"));
+        if drop == "forgotten" {
+            assert!(note.contains("nobody knows whether it was sent"), "{note}");
+        } else {
+            assert_eq!(json["shots"][0]["billed"], "unknown", "{json}");
+            assert!(note.contains("billed: unknown"), "{note}");
+        }
+    }
+}
+
+#[test]
 fn a_pause_and_its_end_are_told() {
     let site = recorded(&["on_paused"]);
     let well = Arc::new(AtomicBool::new(false));
@@ -336,6 +368,7 @@ fn names_that_are_no_text_reach_programs_as_they_are() {
     let result = Path::new(&told.env[OsStr::new("REIMAGINED_RESULT")]);
     assert!(result.is_file() && result.is_absolute(), "{}", result.display());
     assert_eq!(told.args[0], format!("./{}", name.to_string_lossy()));
+    assert_eq!(told.json["drop"], name.to_string_lossy().as_ref(), "only what is no UTF-8 is another there");
 }
 
 #[test]
@@ -343,20 +376,50 @@ fn a_program_that_takes_too_long_is_killed_with_all_that_it_started() {
     let site = Site::new();
     let text = format!("echo starting\nsleep 1000 &\necho $! >'{}'\nwait", path_text(&site, "pid"));
     let slow = program(&site, "slow", &text);
-    site.set("hooks.on_done", slow).set("hooks.timeout", "1s");
+    site.set("hooks.on_done", slow).set("hooks.timeout", "5s");
     site.put_picture("inbox/a.jpg");
     let daemon = site.run();
-    site.wait("it is logged", || site.logs().contains("took longer than 1 s"));
+    site.wait("it is logged", || site.logs().contains("took longer than 5 s"));
     assert!(site.logs().contains("starting"), "its last words: {}", site.logs());
     let stat = format!("/proc/{}/stat", site.text("pid").trim());
     // Gone, or dead and not waited for by whoever inherited it.
     site.wait("the grandchild is dead", || {
         fs::read_to_string(&stat).map_or(true, |stat| stat.rsplit(") ").next().unwrap().starts_with('Z'))
     });
-    let children = format!("/proc/{0}/task/{0}/children", daemon.pid());
-    assert_eq!(fs::read_to_string(children).unwrap_or_default(), "", "nothing is left to be waited for");
+    let threads = || fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap().map(|e| e.unwrap().path());
+    assert!(threads().any(|thread| thread.join("children").exists()), "this kernel tells no children");
+    // A thread may end meanwhile.
+    let children = || threads().map(|t| fs::read_to_string(t.join("children")).unwrap_or_default()).collect::<String>();
+    site.wait("nothing is left to be waited for", || children().is_empty());
     site.a_later_drop_is_done();
     assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_program_that_cannot_be_killed_is_let_go_and_holds_up_neither_others_nor_the_end() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("!!! LEFT OUT: only root can start a process that another one may not kill");
+        return;
+    }
+    let site = Site::new();
+    let text = format!("echo $$ >>'{}'\nexec setpriv --reuid 65534 sleep 1000", path_text(&site, "pids"));
+    let immune = program(&site, "immune", &text);
+    site.set("hooks.on_done", immune).set("hooks.timeout", "2s").set("hooks.max_running", 1);
+    site.put_picture("inbox/a.jpg");
+    let daemon = site.run_by(|command| powerless("-kill", command));
+    let let_go = || site.logs().matches("took longer than 2 s ([hooks] timeout) and could not be killed").count();
+    site.wait("it is logged", || let_go() == 1);
+    site.set("hooks.timeout", "1h");
+    daemon.signal(Signal::HUP);
+    site.wait("it was read", || site.logs().contains("the configuration was read again"));
+    site.put_picture("inbox/b.jpg");
+    site.wait("its place is another's", || site.text("pids").lines().count() == 2);
+    assert_eq!(daemon.stop(), 0);
+    for pid in site.text("pids").lines() {
+        let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    }
+    assert!(site.logs().contains("could not be killed, as the daemon ends"), "{}", site.logs());
 }
 
 #[test]
@@ -421,9 +484,9 @@ fn no_more_programs_run_at_once_than_may() {
 #[test]
 fn at_the_end_what_was_heard_is_told_and_what_was_not_is_said() {
     let site = Site::new();
-    let text = format!("sleep 0.5\necho $REIMAGINED_DROP >>'{}'", path_text(&site, "told"));
-    let slow = program(&site, "slow", &text);
-    site.set("hooks.on_done", slow);
+    let text = format!("echo $REIMAGINED_DROP >>'{}'", path_text(&site, "told"));
+    let teller = program(&site, "teller", &text);
+    site.set("hooks.on_done", teller);
     site.put_picture("inbox/a.jpg");
     let daemon = site.run();
     site.wait_archived("a.jpg");
@@ -560,6 +623,19 @@ fn the_webhook_is_told_of_the_events_that_were_asked_for_in_their_order() {
     let event = |word: &str, drop: &str| (Value::from(word), Value::from(drop));
     assert_eq!(events, [event("failed", "bad.mp4"), event("waiting", "waits.jpg"), event("failed", "worse.mp4")]);
     assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_webhook_that_cannot_be_used_is_logged_and_keeps_no_picture_waiting() {
+    let site = Site::new();
+    site.set("hooks.webhook_url", "https://nas.example/hook/t0ken");
+    site.put_picture("inbox/a.jpg");
+    let mut command = site.command();
+    // No authority that could vouch for anybody.
+    command.args(["run", "--once"]).env("SSL_CERT_FILE", "/nowhere").env("SSL_CERT_DIR", "/nowhere");
+    assert_eq!(Daemon::spawn(command, &site.next_log()).ends(), 0, "{}", site.describe());
+    let logs = site.logs();
+    assert!(logs.contains("webhook_url can't be used") && !logs.contains("t0ken"), "{logs}");
 }
 
 #[test]

@@ -237,6 +237,7 @@ fn a_machines_service_is_written_below_its_root() {
     assert_eq!(
         files,
         [
+            ("etc/reimagined/.api-key.by-init", 0o600),
             ("etc/reimagined/api-key", 0o600),
             ("etc/reimagined/config.toml", 0o644),
             ("etc/systemd/system/reimagined.service", 0o644),
@@ -439,6 +440,43 @@ fn remove_takes_what_is_unedited_and_never_a_picture_or_the_ledger() {
 }
 
 #[test]
+fn remove_takes_the_key_only_with_its_configuration_and_only_if_init_wrote_it() {
+    let key = "me/.config/reimagined/api-key";
+    // The configuration was edited, then taken away.
+    let home = Home::new();
+    home.user(&["--yes", "--key-from", "key"]).ends(0);
+    home.edit(CONFIG, "# mine\n");
+    home.user(&["--remove", "--yes"]).ends(0).says(&["api-key  the API key: the configuration stays, too"]);
+    assert!(home.at(key).exists());
+    fs::remove_file(home.at(CONFIG)).unwrap();
+    home.user(&["--remove", "--yes"]).ends(0);
+    assert!(!home.at("me/.config/reimagined").exists());
+    // Given by hand, and written by init but another by now.
+    for by_init in [false, true] {
+        let home = Home::new();
+        let args: &[&str] = if by_init { &["--yes", "--key-from", "key"] } else { &["--yes"] };
+        home.user(args).ends(0);
+        home.put(key, "SG_mine");
+        home.user(&["--remove", "--yes"]).ends(0).says(&["api-key  the API key: not written by init"]);
+        assert_eq!(fs::read_to_string(home.at(key)).unwrap(), "SG_mine");
+        assert_eq!(fs::read_dir(home.at("me/.config/reimagined")).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn a_daemon_that_has_ended_leaves_nothing_that_remove_does_not_take() {
+    let home = Home::new();
+    home.user(&["--yes", "--key-from", "key"]).ends(0);
+    home.put("me/reimagine/working/.lock", "");
+    let held = fs::File::open(home.at("me/reimagine/working/.lock")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    home.user(&["--remove", "--dry-run"]).ends(0).says(&["reimagine/working/  1 entry in it"]);
+    drop(held);
+    home.user(&["--remove", "--yes"]).ends(0).says(&["working/.lock"]);
+    assert!(!home.at("me/reimagine").exists());
+}
+
+#[test]
 fn remove_leaves_what_was_edited_and_names_it() {
     let home = Home::new();
     home.system(&["--yes"]).ends(0);
@@ -482,7 +520,12 @@ fn what_a_package_brings_is_not_written_again() {
     assert!(!tree.contains_key("etc/systemd/system/reimagined.service"));
     assert!(!tree.contains_key("etc/sysusers.d/reimagined.conf"));
     assert!(tree.contains_key("etc/tmpfiles.d/reimagined.conf"));
-    home.system(&["--remove", "--yes"]).ends(0).says(&["reimagined.service  a package's"]);
+    let enabled = "root/etc/systemd/system/multi-user.target.wants/reimagined.service";
+    fs::create_dir_all(home.at(enabled).parent().unwrap()).unwrap();
+    symlink("/usr/lib/systemd/system/reimagined.service", home.at(enabled)).unwrap();
+    let hint = format!("systemctl --root={} disable", home.at("root").canonicalize().unwrap().display());
+    home.system(&["--remove", "--yes"]).ends(0).says(&["reimagined.service  a package's", &hint]);
+    assert!(fs::symlink_metadata(home.at(enabled)).is_ok(), "it is not init's to stop");
     assert!(home.at("root/usr/lib/systemd/system/reimagined.service").exists());
 }
 
@@ -610,6 +653,36 @@ fn on_a_terminal_it_asks_and_takes_the_key_unseen() {
 }
 
 #[test]
+fn what_is_changed_while_it_asks_is_neither_overwritten_nor_removed() {
+    let home = Home::new();
+    home.call(&[]).ends(0);
+    let begin = |more: &[&str]| {
+        let mut command = home.command();
+        command.args(["--service=user"]).args(more);
+        Terminal::begin(command)
+    };
+    let mut terminal = begin(&["--key-from", "key"]);
+    terminal.hears("renew");
+    terminal.hears("[y/N]");
+    home.edit(CONFIG, "# mine\n");
+    terminal.types("y\n");
+    let (code, said) = terminal.ends();
+    assert!(code != 0 && said.contains("changed just now"), "{code} {said}");
+    assert!(fs::read_to_string(home.at(CONFIG)).unwrap().starts_with("# mine\n"));
+
+    fs::remove_file(home.at(CONFIG)).unwrap();
+    home.user(&["--yes", "--key-from", "key"]).ends(0);
+    let mut terminal = begin(&["--remove"]);
+    terminal.hears("[y/N]");
+    home.edit(CONFIG, "# mine\n");
+    terminal.types("y\n");
+    let (code, said) = terminal.ends();
+    assert!(code == 0 && said.contains("config.toml stays: it was changed since"), "{code} {said}");
+    assert!(said.contains("api-key stays: the configuration stays, too"), "{said}");
+    assert!(home.at(CONFIG).exists() && home.at("me/.config/reimagined/api-key").exists() && !home.at(UNIT).exists());
+}
+
+#[test]
 fn enter_leaves_the_key_for_later_and_the_way_to_give_it_is_told() {
     let home = Home::new();
     let mut command = home.command();
@@ -686,10 +759,10 @@ fn a_machines_service_is_installed_works_and_goes_again_without_its_pictures() {
     let told = boot.sh("reimagined init --service --remove --yes");
     assert!(told.contains("/etc/reimagined/config.toml  the configuration: edited since"), "{told}");
     assert_eq!(boot.sh("systemctl is-active reimagined || true"), "inactive");
-    for gone in ["/etc/systemd/system/reimagined.service", "/etc/reimagined/api-key", "/etc/tmpfiles.d/reimagined.conf"]
-    {
+    for gone in ["/etc/systemd/system/reimagined.service", "/etc/tmpfiles.d/reimagined.conf"] {
         assert!(!boot.has(gone), "{gone}");
     }
+    assert!(boot.has("/etc/reimagined/api-key"), "the configuration that names it stayed");
     assert!(!boot.has("/etc/systemd/system/multi-user.target.wants/reimagined.service"));
     assert_eq!(boot.sh("systemctl show --value -p LoadState reimagined"), "not-found");
     assert_eq!(boot.sh("cd /srv/reimagine && find . -type f ! -name '.*' | sort"), results);
@@ -697,7 +770,7 @@ fn a_machines_service_is_installed_works_and_goes_again_without_its_pictures() {
     assert!(boot.has("/var/lib/reimagined/ledger.db"));
 
     // And it comes back, with the configuration that stayed.
-    boot.sh("reimagined init --service --yes --key-from /tmp/key && systemctl enable --now reimagined");
+    boot.sh("reimagined init --service --yes && systemctl enable --now reimagined");
     assert_eq!(boot.show("reimagined", "ActiveState"), "active");
     boot.sh("reimagined init --service --remove --yes");
 }
@@ -717,11 +790,7 @@ fn a_users_service_is_installed_works_and_goes_again_without_its_pictures() {
     let told = ben("reimagined init --service --remove --yes");
     assert!(told.contains("config.toml  the configuration: edited since"), "{told}");
     assert_eq!(ben("systemctl --user is-active reimagined || true"), "inactive");
-    for gone in [
-        "systemd/user/reimagined.service",
-        "systemd/user/default.target.wants/reimagined.service",
-        "reimagined/api-key",
-    ] {
+    for gone in ["systemd/user/reimagined.service", "systemd/user/default.target.wants/reimagined.service"] {
         assert!(!boot.has(&format!("/home/ben/.config/{gone}")), "{gone}");
     }
     let left = ben("find reimagine -type f ! -name '.*' | sort");

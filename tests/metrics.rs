@@ -168,7 +168,8 @@ fn health_follows_the_loop_and_readiness_the_pause() {
     let daemon = site.run();
     let at = address(&site, &daemon);
     let ask = |path: &str| get(&at, path).unwrap();
-    site.wait("it waits for its inbox", || ask("/readyz").1.starts_with("paused (inbox): the inbox "));
+    // The kind alone: paths are for those who may read the status.
+    site.wait("it waits for its inbox", || ask("/readyz").1 == "paused (inbox)\n");
     assert_eq!((ask("/readyz").0, ask("/healthz")), (503, (200, "starting\n".into())));
     wait_for(&site, &at, r#"reimagined_paused{kind="inbox"}"#, 1.0);
     wait_for(&site, &at, "reimagined_ready", 0.0);
@@ -178,11 +179,7 @@ fn health_follows_the_loop_and_readiness_the_pause() {
     let well = refuse_the_key(&site);
     site.put_picture("inbox/a.jpg");
     site.wait("it is paused", || ask("/readyz").0 == 503);
-    assert!(
-        ask("/readyz").1.starts_with("paused (key): the API key is missing or was refused"),
-        "{:?}",
-        ask("/readyz")
-    );
+    assert_eq!(ask("/readyz").1, "paused (key)\n");
     assert_eq!(ask("/healthz"), (200, "ok\n".into()), "a pause is no illness");
     site.wait("status says the kind", || site.told()["paused"]["kind"] == "key");
     wait_for(&site, &at, r#"reimagined_paused{kind="key"}"#, 1.0);
@@ -250,8 +247,8 @@ fn those_who_only_hold_a_connection_hold_up_nobody() {
     let site = with_metrics();
     let daemon = site.run();
     let at = address(&site, &daemon);
-    // More than are let in at once; some say half a word.
-    let idle: Vec<TcpStream> = (0..40)
+    // More than are let in at once, but not so many that the last one waits for two turns; some say half a word.
+    let idle: Vec<TcpStream> = (0..20)
         .map(|n| {
             let mut stream = TcpStream::connect(&at).unwrap();
             if n % 2 == 0 {

@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Config;
 use crate::domain::status::Status;
 use crate::engine::site::Site;
-use crate::engine::{Control, Deps, Ended, Engine, EngineError, Host, KeyRing, Locked, Pulse, Tell, client_settings};
+use crate::engine::{
+    Beat, Control, Deps, Ended, Engine, EngineError, Host, KeyRing, Locked, Pulse, Tell, client_settings,
+};
 use crate::ledger::LedgerError;
 use crate::ledger::thread::LedgerThread;
 use crate::segmind::Client;
@@ -107,17 +109,14 @@ pub async fn daemon(
     ledger.observe_commits(move |took| commits.committed(took));
     let ledger = LedgerThread::start(Box::new(ledger)).map_err(|e| Failure::unexpected(e.to_string()))?;
     let client = Client::new(client_settings(&config)).map_err(|e| Failure::usage(e.to_string()))?;
-    let hooks = Hooks::start(config.hooks.clone(), setup::credentials()).map_err(|e| Failure::usage(e.to_string()))?;
+    let hooks = Hooks::start(config.hooks.clone(), setup::credentials());
     let listener = hooks.listener();
     let file = config.file.clone();
     if let Err(e) = keys.read() {
         // The engine pauses for it, and goes on when it comes.
         tracing::warn!("{e}. {}", setup::how_to_give_a_key());
     }
-    let beat: Option<(Duration, Box<dyn Fn() + Send>)> = notify::watchdog_interval().map(|every| {
-        let beat: Box<dyn Fn() + Send> = Box::new(|| drop(notify::watchdog()));
-        (every, beat)
-    });
+    let beat = notify::watchdog_interval().map(|every| -> Beat { (every, Box::new(notify::watchdog)) });
     let deps = Deps {
         config,
         state_dir: state_dir.clone(),

@@ -281,6 +281,15 @@ impl Shot {
         Ok(next)
     }
 
+    /// Whether any of its sends was billed, as far as that is known: an earlier one may have been where the last one
+    /// surely was not.
+    pub fn billed(&self) -> Billed {
+        match self.state.billed() {
+            Billed::No if self.unconfirmed > 0 => Billed::Unknown,
+            billed => billed,
+        }
+    }
+
     /// Whether `unconfirmed = "retry"` may still send it once more.
     pub fn may_be_sent_again_unconfirmed(&self) -> bool {
         self.unconfirmed == 0

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::life::{Fate, Shot, ShotState};
 use crate::domain::news::{EndedDrop, EndedShot, Ending};
+use crate::domain::verdict::Billed;
 
 use super::ctx::Ctx;
 use super::works::Work;
@@ -12,7 +13,7 @@ impl Ctx {
     /// What is told of `work`, whose originals are filed: in the archive, or for `reason` in errors.
     pub(super) fn ended(&self, work: &Work, reason: Option<String>, note: Option<PathBuf>) -> EndedDrop {
         let drop = &work.open.drop;
-        let unconfirmed = drop.shots.iter().any(|shot| matches!(shot.state, ShotState::Unconfirmed { .. }));
+        let unconfirmed = work.frozen.forgotten || drop.shots.iter().any(|shot| shot.billed() == Billed::Unknown);
         let root = match work.open.filing.as_ref().map(|filing| filing.fate) {
             Some(Fate::Errors) => &self.site.errors,
             _ => &self.site.archive,
@@ -43,7 +44,7 @@ fn ended_shot(shot: &Shot, outbox: &Path) -> EndedShot {
     EndedShot {
         result,
         seed: shot.seed.or(shot.receipt.seed),
-        billed: shot.state.billed(),
+        billed: shot.billed(),
         cost: shot.receipt.cost,
         request_id: shot.receipt.request_id.clone(),
     }

@@ -281,9 +281,7 @@ fn said(plain: String, reason: String) -> (String, Option<String>) {
 }
 
 fn note_shot(shot: &Shot) -> NoteShot {
-    let billed = match shot.state.billed() {
-        // An earlier send of it may have been billed even where the last one surely was not.
-        Billed::No if shot.unconfirmed > 0 => note::Billed::Unknown,
+    let billed = match shot.billed() {
         Billed::No => note::Billed::No,
         Billed::Yes => note::Billed::Yes,
         Billed::Unknown => note::Billed::Unknown,

@@ -55,6 +55,9 @@ pub struct Frozen {
     pub origins: BTreeMap<String, String>,
     /// How many shots were planned at first: names depend on it also when only some are sent again.
     pub shots: u32,
+    /// There is no good ledger of the time when it was in work: nobody knows what was sent and billed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forgotten: bool,
 }
 
 impl Frozen {
@@ -72,12 +75,17 @@ impl Frozen {
         }
         let mut body = plan.body(None, None);
         body.remove(Key::StructureImageUrl.name());
-        Self { body, reference, origins, shots }
+        Self { body, reference, origins, shots, forgotten: false }
     }
 
     /// The plan of a drop that has no request: it failed before.
     pub fn nothing() -> Self {
-        Self { body: Map::new(), reference: Reference::None, origins: BTreeMap::new(), shots: 0 }
+        Self { body: Map::new(), reference: Reference::None, origins: BTreeMap::new(), shots: 0, forgotten: false }
+    }
+
+    /// The plan of a drop that may have been sent, and nobody knows as what.
+    pub fn forgotten() -> Self {
+        Self { forgotten: true, ..Self::nothing() }
     }
 
     /// The body of the shot with `seed`, in the order of the API's table; `url` goes where the reference does.

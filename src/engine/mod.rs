@@ -62,6 +62,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Events are taken together for so long before the loop looks at what follows from them.
 const TOGETHER: Duration = Duration::from_millis(1);
+
+/// When a beat that could not be done is tried again, at the latest.
+const BEAT_AGAIN: Duration = Duration::from_millis(250);
+
 /// How long the inbox may owe an answer before that is called a pause.
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -274,8 +278,7 @@ impl Engine {
         if let Some((every, beat)) = &self.host_beat
             && now >= self.next_beat
         {
-            beat();
-            self.next_beat = now + *every;
+            self.next_beat = now + if beat() { *every } else { (*every).min(BEAT_AGAIN) };
         }
         if self.arrivals.next_wake().is_some_and(|at| at <= now) {
             // What time alone changes is news too.

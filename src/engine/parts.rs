@@ -25,8 +25,9 @@ pub enum Control {
     Rescan,
 }
 
-/// Something done by the loop itself, and how often.
-pub type Beat = (Duration, Box<dyn Fn() + Send>);
+/// Something done by the loop itself, and how often. It must not block, and gives whether it could be done: if not, it is
+/// tried again soon.
+pub type Beat = (Duration, Box<dyn Fn() -> bool + Send>);
 
 /// How others find out whether the loop turns: what was asked last is said back after each turn. It costs nothing
 /// while nobody asks.

@@ -492,7 +492,7 @@ fn give_to_errors(ctx: &Ctx, working: &Path, folder: &RelPath, names: &[OsString
         members,
         working: working.to_path_buf(),
         recognition: None,
-        plan: Frozen::nothing().to_text(),
+        plan: Frozen::forgotten().to_text(),
         shots: Vec::new(),
         failure: Some(reason.into()),
         continues: None,

@@ -201,8 +201,9 @@ async fn readiness(Shared(page): Shared<Page>) -> Response {
     let status = page.status.borrow().clone();
     match (status.state, status.paused) {
         (State::Running, _) => plain(StatusCode::OK, "ready"),
+        // The reason may name paths, which the status keeps for those who may read it.
         (State::Paused, Some(paused)) => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, &format!("paused ({}): {}", paused.kind.label(), paused.reason))
+            plain(StatusCode::SERVICE_UNAVAILABLE, &format!("paused ({})", paused.kind.label()))
         }
         (State::Paused, None) => plain(StatusCode::SERVICE_UNAVAILABLE, "paused"),
         (State::Stopped, _) => plain(StatusCode::SERVICE_UNAVAILABLE, "starting"),

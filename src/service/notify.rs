@@ -31,9 +31,11 @@ pub fn status(text: &str) -> io::Result<()> {
     send(&[NotifyState::Status(&show_text(text))])
 }
 
-/// A sign of life. Owed once in each [`watchdog_interval`].
-pub fn watchdog() -> io::Result<()> {
-    send(&[NotifyState::Watchdog])
+/// A sign of life. Owed once in each [`watchdog_interval`]. Waits for nothing: whether it was given, or there was no
+/// room for it, so that it is owed still.
+pub fn watchdog() -> bool {
+    let given = send_within(Duration::ZERO, &[NotifyState::Watchdog]);
+    !given.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// The configuration is being read again. [`ready`] must follow, whether the new one is good or not.
@@ -59,14 +61,18 @@ fn half(limit: Option<Duration>) -> Option<Duration> {
 }
 
 fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    send_within(PATIENCE, states)
+}
+
+fn send_within(patience: Duration, states: &[NotifyState<'_>]) -> io::Result<()> {
     match std::env::var_os("NOTIFY_SOCKET") {
-        Some(socket) if !socket.is_empty() => send_to(&socket, states),
+        Some(socket) if !socket.is_empty() => send_to(&socket, patience, states),
         _ => Ok(()),
     }
 }
 
 /// All of `states` in one datagram to `socket`, a path or, with a leading `@`, an abstract name.
-fn send_to(socket: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
+fn send_to(socket: &OsStr, patience: Duration, states: &[NotifyState<'_>]) -> io::Result<()> {
     let address = match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         [b'/', ..] => SocketAddr::from_pathname(socket)?,
@@ -81,7 +87,11 @@ fn send_to(socket: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
         let _ = writeln!(message, "{state}");
     }
     let datagram = UnixDatagram::unbound()?;
-    datagram.set_write_timeout(Some(PATIENCE))?;
+    if patience.is_zero() {
+        datagram.set_nonblocking(true)?;
+    } else {
+        datagram.set_write_timeout(Some(patience))?;
+    }
     datagram
         .send_to_addr(message.as_bytes(), &address)
         .map_err(|e| io::Error::new(e.kind(), format!("NOTIFY_SOCKET={}: {e}", socket.display())))?;
@@ -131,7 +141,7 @@ mod tests {
         }
         ready().unwrap();
         status("4 in work\nMAINPID=1").unwrap();
-        watchdog().unwrap();
+        assert!(watchdog());
         reloading().unwrap();
         stopping().unwrap();
     }
@@ -155,11 +165,29 @@ mod tests {
     }
 
     #[test]
+    fn helper_gives_signs_of_life_until_there_is_no_room() {
+        if std::env::var_os(CHILD).is_some() {
+            while watchdog() {}
+        }
+    }
+
+    #[test]
+    fn a_sign_of_life_that_finds_no_room_is_known_to_be_owed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        assert!(child("helper_gives_signs_of_life_until_there_is_no_room", |c| {
+            c.env("NOTIFY_SOCKET", &path);
+        }));
+        assert_eq!(received(&socket), "WATCHDOG=1\n");
+    }
+
+    #[test]
     fn abstract_sockets_are_reached() {
         let name = format!("reimagined-test-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(name.as_bytes()).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
-        send_to(OsStr::new(&format!("@{name}")), &[NotifyState::Ready]).unwrap();
+        send_to(OsStr::new(&format!("@{name}")), PATIENCE, &[NotifyState::Ready]).unwrap();
         assert_eq!(received(&socket), "READY=1\n");
     }
 
@@ -172,9 +200,9 @@ mod tests {
     fn a_service_manager_that_went_away_is_an_error_that_names_its_socket() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gone");
-        let error = send_to(path.as_os_str(), &[NotifyState::Ready]).unwrap_err();
+        let error = send_to(path.as_os_str(), PATIENCE, &[NotifyState::Ready]).unwrap_err();
         assert!(error.to_string().contains("gone"), "{error}");
-        assert!(send_to(OsStr::new("vsock:1:2"), &[NotifyState::Ready]).is_err());
+        assert!(send_to(OsStr::new("vsock:1:2"), PATIENCE, &[NotifyState::Ready]).is_err());
     }
 
     #[test]

@@ -257,7 +257,11 @@ pub fn modest(command: &Command) -> Command {
     if !rustix::process::geteuid().is_root() {
         return by(&["env".as_ref()], command);
     }
-    let less = "-dac_override,-dac_read_search";
+    powerless("-dac_override,-dac_read_search", command)
+}
+
+/// `command` as root without these powers, in the words of setpriv.
+pub fn powerless(less: &str, command: &Command) -> Command {
     by(&["setpriv", "--inh-caps", less, "--bounding-set", less].map(AsRef::as_ref), command)
 }
 

@@ -27,6 +27,10 @@ pub(super) fn look(config: &Config, report: &mut Report) {
     if !told.is_empty() {
         report.fact("Hooks", told.join(", "));
     }
+    let signed = hooks.webhook.as_ref().is_some_and(|webhook| webhook.secret_file.is_some());
+    if signed && rustix::process::geteuid().is_root() {
+        report.fact("Secret", "looked at as root: whether a service's own user can read it, only its log tells");
+    }
     for problem in problems(hooks, setup::credentials().as_deref()) {
         report.problem(problem);
     }

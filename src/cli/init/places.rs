@@ -39,6 +39,9 @@ pub(super) struct Places {
     pub(super) key: PathBuf,
 }
 
+/// What lies beside a key that was written here.
+pub(super) const KEY_MARK: &str = ".api-key.by-init";
+
 /// A service's state directory.
 const SYSTEM_STATE: &str = "/var/lib/reimagined";
 
@@ -102,6 +105,11 @@ impl Places {
         let unit = Part { path: all.join("systemd/user/reimagined.service"), vendors: vendors.to_vec() };
         let key = own.join("api-key");
         Ok(Self { whose: Whose::User, root: None, home, unit, sysusers: None, tmpfiles: None, config, key })
+    }
+
+    /// Beside the key: by this, [`super::remove`] knows it again as one that was written here.
+    pub(super) fn key_mark(&self) -> PathBuf {
+        self.key.with_file_name(KEY_MARK)
     }
 
     /// A path of the machine, where it lies from here.

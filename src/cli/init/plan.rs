@@ -315,7 +315,12 @@ impl Plan {
             Key::Asked => ", if you type it when asked",
             Key::There | Key::Later | Key::Elsewhere => return,
         };
-        let line = format!("  write    0600 {owner}  {}  the API key{more}\n", show(places.key.as_os_str()));
+        let (key, mark) = (places.key.as_os_str(), places.key_mark());
+        let line = format!(
+            "  write    0600 {owner}  {}  the API key{more}\n  write    0600 {owner}  {}  its hash, for --remove\n",
+            show(key),
+            show(mark.as_os_str())
+        );
         if !text.contains(&line) {
             text.push_str(&line);
         }
@@ -328,15 +333,22 @@ impl Plan {
             match step {
                 Step::Folder { path, mode } => make_folder(path, *mode).map_err(|e| failed(path, "made", &e))?,
                 Step::File { path, mode, text, renewed, .. } => {
-                    put(path, *mode, *renewed, &mut |to| to.write_all(text.as_bytes()))
-                        .map_err(|e| failed(path, "written", &e))?;
+                    let still = || matches!(standing(path, text), Ok(Standing::Unedited));
+                    put(path, *mode, renewed.then_some(&still as &dyn Fn() -> bool), &mut |to| {
+                        to.write_all(text.as_bytes())
+                    })
+                    .map_err(|e| failed(path, "written", &e))?;
                 }
                 Step::Run { .. } => {}
             }
         }
         if let Some(key) = key {
-            put(&places.key, 0o600, false, &mut |to| key.write_to(to))
+            put(&places.key, 0o600, None, &mut |to| key.write_to(to))
                 .map_err(|e| failed(&places.key, "written", &e))?;
+            let mark = places.key_mark();
+            let text = fs::read(&places.key).map(|bytes| texts::key_mark(&bytes));
+            text.and_then(|text| put(&mark, 0o600, Some(&|| true), &mut |to| to.write_all(text.as_bytes())))
+                .map_err(|e| failed(&mark, "written", &e))?;
         }
         for step in &self.steps {
             if let Step::Run { program, .. } = step {
@@ -403,11 +415,12 @@ fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// A whole file or none, with its mode from the first moment that it has its name, and nobody else's before.
+/// A whole file or none, with its mode from the first moment that it has its name, and nobody else's before. What is
+/// there is replaced only if `replace`, asked last of all, says so.
 fn put(
     path: &Path,
     mode: u32,
-    replace: bool,
+    replace: Option<&dyn Fn() -> bool>,
     write: &mut dyn FnMut(&mut dyn io::Write) -> io::Result<()>,
 ) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
@@ -416,7 +429,11 @@ fn put(
     write(file.as_file_mut())?;
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
-    let placed = if replace { file.persist(path) } else { file.persist_noclobber(path) };
+    let placed = match replace {
+        None => file.persist_noclobber(path),
+        Some(may) if may() => file.persist(path),
+        Some(_) => return Err(io::Error::other("it was changed just now, and is somebody's own by that")),
+    };
     placed.map_err(|e| e.error)?;
     sync(folder)
 }

@@ -64,7 +64,7 @@ fn remove(args: &Init, places: &Places) -> Result<(), Failure> {
     term::print(&spaced(&removal.stays()))?;
     agreed(args, "Do this?")?;
     let mut lines = vec!["The service is removed.".to_owned()];
-    lines.extend(removal.carry_out()?);
+    lines.extend(removal.carry_out(places)?);
     Ok(term::print(&format!("{}\n", lines.join("\n")))?)
 }
 

@@ -46,6 +46,14 @@ pub(super) fn is_unedited(text: &[u8]) -> bool {
     sealed(&text[..at]) == text
 }
 
+/// The mark of a key in whose file are these bytes.
+pub(super) fn key_mark(key: &[u8]) -> String {
+    format!(
+        "# reimagined init --service wrote the API key beside this. As long as it has this hash, --remove takes it away:\n{}\n",
+        Fingerprint::of(key)
+    )
+}
+
 /// The system unit, for the program at `program` (as it stands, if that is not known).
 pub(super) fn system_unit(program: Option<&Path>) -> Result<String, String> {
     let Some(program) = program else { return Ok(sealed(SYSTEM_UNIT)) };

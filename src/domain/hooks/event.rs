@@ -129,8 +129,8 @@ impl Event {
         put("at", json!(self.at()));
         match self {
             Self::Ended(ended) => {
-                put("drop", json!(ended.place.to_string()));
-                put("folder", json!(ended.place.folder.to_string()));
+                put("drop", path(ended.place.folder.join(&ended.place.name).as_path()));
+                put("folder", path(folder(&ended.place)));
                 put("drop_id", json!(ended.id.to_string()));
                 put("ending", json!(ended.ending.label()));
                 put("reason", json!(self.reason()));
@@ -158,8 +158,8 @@ impl Event {
                 }
             }
             Self::Waiting { place, reason, since, others, .. } => {
-                put("drop", json!(place.to_string()));
-                put("folder", json!(place.folder.to_string()));
+                put("drop", path(place.folder.join(&place.name).as_path()));
+                put("folder", path(folder(place)));
                 put("waits_for", json!(reason.label()));
                 put("reason", json!(self.reason()));
                 put("since", json!(since));
@@ -216,8 +216,7 @@ impl Event {
             Name::Reason => self.reason().unwrap_or_default().into(),
             Name::Drop => self.place().map(|p| p.folder.join(&p.name).as_path().into()).unwrap_or_default(),
             Name::Folder => match self.place() {
-                Some(place) if place.folder.is_root() => ".".into(),
-                Some(place) => place.folder.as_path().into(),
+                Some(place) => folder(place).into(),
                 None => OsString::new(),
             },
             Name::Result | Name::Results => self.results().next().map(OsString::from).unwrap_or_default(),
@@ -237,6 +236,11 @@ fn waits(reason: Reason) -> &'static str {
         Reason::Sidecar => "waits for its sidecar: put a .txt of its name beside it",
         other => other.words(),
     }
+}
+
+/// Never empty.
+fn folder(place: &Place) -> &Path {
+    if place.folder.is_root() { Path::new(".") } else { place.folder.as_path() }
 }
 
 fn path(path: &Path) -> Value {

@@ -2,8 +2,10 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{Access, access};
+use tokio::sync::Semaphore;
 
 use super::{programs, secret};
 use crate::domain::hooks::{Command, Settings};
@@ -22,11 +24,17 @@ pub fn problems(settings: &Settings, credentials: Option<&Path>) -> Vec<String> 
     out
 }
 
-/// Logs them: they may pass before anything is to be told.
-pub(super) fn complain(settings: &Settings, credentials: Option<&Path>) {
-    for problem in problems(settings, credentials) {
-        tracing::warn!("{problem}");
-    }
+/// Logs them: they may pass before anything is to be told. Nobody waits for that, as a disk may hang; while it does,
+/// nothing is looked at again (`looks`).
+pub(super) fn complain(settings: &Settings, credentials: Option<&Path>, looks: &Arc<Semaphore>) {
+    let Ok(look) = looks.clone().try_acquire_owned() else { return };
+    let (settings, credentials) = (settings.clone(), credentials.map(Path::to_path_buf));
+    tokio::task::spawn_blocking(move || {
+        let _look = look;
+        for problem in problems(&settings, credentials.as_deref()) {
+            tracing::warn!("{problem}");
+        }
+    });
 }
 
 fn trouble(command: &Command) -> Option<String> {

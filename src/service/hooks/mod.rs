@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,13 @@ use webhook::Post;
 
 /// Events that wait, for programs and for the webhook each. What comes when there are so many is not told.
 const MOST_WAITING: usize = 1_000;
+
+/// Programs that are started at once. A start is short, unless its disk hangs; then it holds one of the threads for
+/// what blocks, which others need.
+const STARTS: usize = 4;
+
+/// What is cut at the end is over by then, whatever hangs.
+const CUT_WAIT: Duration = Duration::from_secs(3);
 
 /// What the listener heard.
 enum Heard {
@@ -105,9 +112,15 @@ pub struct Hooks {
 impl Hooks {
     /// Begins to tell. `credentials` is systemd's folder of credentials, if there is one. Must be called within a
     /// runtime.
-    pub fn start(settings: Settings, credentials: Option<PathBuf>) -> Result<Self, HooksError> {
-        let post = Post::new(&settings, credentials.as_deref())?;
-        look::complain(&settings, credentials.as_deref());
+    ///
+    /// Whatever is wrong with hooks is logged, and is no reason not to work.
+    pub fn start(settings: Settings, credentials: Option<PathBuf>) -> Self {
+        let post = Post::new(&settings, credentials.as_deref()).unwrap_or_else(|e| {
+            tracing::error!("{e}; nothing is posted until that is mended and the configuration read again");
+            None
+        });
+        let looks = Arc::new(Semaphore::new(1));
+        look::complain(&settings, credentials.as_deref(), &looks);
         let (heard, hearing) = mpsc::channel(MOST_WAITING);
         let (orders, ordered) = mpsc::channel(4);
         let missed = Arc::new(AtomicU64::new(0));
@@ -125,6 +138,8 @@ impl Hooks {
             missed: missed.clone(),
             waiting: VecDeque::new(),
             running: JoinSet::new(),
+            starts: Arc::new(Semaphore::new(STARTS)),
+            looks,
             to_post,
             sender,
             post,
@@ -135,7 +150,7 @@ impl Hooks {
             give_up: give_up.clone(),
         };
         let teller = tokio::spawn(teller.run());
-        Ok(Self { listener: Listener { heard, missed }, orders, teller, give_up })
+        Self { listener: Listener { heard, missed }, orders, teller, give_up }
     }
 
     /// Who hears the news.
@@ -156,7 +171,12 @@ impl Hooks {
             left = &mut self.teller => return left.unwrap_or_default(),
             () = cut => self.give_up.cancel(),
         }
-        self.teller.await.unwrap_or_default()
+        if let Ok(left) = tokio::time::timeout(CUT_WAIT, &mut self.teller).await {
+            return left.unwrap_or_default();
+        }
+        tracing::warn!("ended while a hook hung: what was still to be told was not");
+        self.teller.abort();
+        0
     }
 }
 
@@ -173,6 +193,8 @@ struct Teller {
     /// Events for programs, oldest first.
     waiting: VecDeque<Arc<Event>>,
     running: JoinSet<()>,
+    starts: Arc<Semaphore>,
+    looks: Arc<Semaphore>,
     to_post: mpsc::Sender<Arc<Event>>,
     sender: JoinHandle<usize>,
     post: watch::Sender<Option<Arc<Post>>>,
@@ -304,8 +326,9 @@ impl Teller {
         {
             // A reload may have taken it away.
             let Some(command) = self.settings.programs.get(&event.on()).cloned() else { continue };
-            let (limit, give_up) = (self.settings.timeout, self.give_up.clone());
-            self.running.spawn(async move { programs::run(&command, &event, limit, give_up).await });
+            let (give_up, starts) = (self.give_up.clone(), self.starts.clone());
+            let terms = programs::Terms { limit: self.settings.timeout, give_up, starts };
+            self.running.spawn(programs::run(command, event, terms));
         }
     }
 
@@ -314,8 +337,7 @@ impl Teller {
             Ok(post) => drop(self.post.send_replace(post)),
             Err(e) => tracing::error!("{e}; the old webhook stays"),
         }
-        let (looked, credentials) = (settings.clone(), self.credentials.clone());
-        tokio::task::spawn_blocking(move || look::complain(&looked, credentials.as_deref()));
+        look::complain(&settings, self.credentials.as_deref(), &self.looks);
         self.pauses.set(settings.paused_after);
         self.settings = settings;
     }
@@ -356,7 +378,7 @@ mod tests {
             max_running: 1,
             ..Settings::default()
         };
-        let hooks = Hooks::start(settings, None).unwrap();
+        let hooks = Hooks::start(settings, None);
         let listener = hooks.listener();
         let place = Place { folder: RelPath::root(), name: "a.jpg".into() };
         let since = Timestamp::UNIX_EPOCH;

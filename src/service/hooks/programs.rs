@@ -8,12 +8,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::process::Child;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{VERSION, seconds};
@@ -26,6 +28,10 @@ const LAST_WORDS: usize = 2_048;
 /// What a program wrote just before it ended is waited for so long, where something that it left behind holds its
 /// output open.
 const LAST_WORDS_WAIT: Duration = Duration::from_millis(200);
+
+/// Once killed, a program's end is waited for so long. One that hangs in the kernel, on a mount that answers no more, or
+/// that has become another user's may never come to it.
+const DEATH_WAIT: Duration = Duration::from_secs(1);
 
 /// What a program gets of our environment: what finds programs, people's desktops, language and zone. Never the
 /// key, credentials, or the sockets of systemd.
@@ -61,11 +67,21 @@ enum End {
     Unknown(io::Error),
 }
 
+/// How programs are run.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    /// So long at most.
+    pub(super) limit: Duration,
+    pub(super) give_up: CancellationToken,
+    /// As many are started at once as this lets: where their disk does not answer, each start holds a thread.
+    pub(super) starts: Arc<Semaphore>,
+}
+
 /// Runs `command` for `event`; a failure is logged.
-pub(super) async fn run(command: &Command, event: &Event, limit: Duration, give_up: CancellationToken) {
+pub(super) async fn run(command: Command, event: Arc<Event>, terms: Terms) {
     let drop = event.place().map(tracing::field::display);
     let program = show(command.program.as_os_str());
-    match try_run(command, event, limit, give_up).await {
+    match try_run(command, event.clone(), terms).await {
         Ok(()) => tracing::debug!(hook = event.on().key(), event = event.word(), drop, program, "told"),
         Err((why, said)) => {
             let said = last_words(&said);
@@ -74,22 +90,34 @@ pub(super) async fn run(command: &Command, event: &Event, limit: Duration, give_
     }
 }
 
-async fn try_run(
-    command: &Command,
-    event: &Event,
-    limit: Duration,
-    give_up: CancellationToken,
-) -> Result<(), (String, Vec<u8>)> {
-    let early = |what: &str, e: &io::Error| (format!("{what}: {e}"), Vec::new());
-    let (mut child, mut output) = spawn(command, event).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound if !command.program.is_absolute() => {
+async fn try_run(command: Command, event: Arc<Event>, terms: Terms) -> Result<(), (String, Vec<u8>)> {
+    let Terms { limit, give_up, starts } = terms;
+    let by_name = !command.program.is_absolute();
+    let body = event.json(VERSION);
+    let mut over = pin!(async {
+        tokio::select! {
+            () = tokio::time::sleep(limit) => End::TooLong,
+            () = give_up.cancelled() => End::Cut,
+        }
+    });
+    let started = tokio::select! {
+        started = start(command, event, starts) => started,
+        end = &mut over => {
+            let why = match end {
+                End::Cut => "it was not started by then, as the daemon ends".to_owned(),
+                _ => format!("it could not be started within {} ([hooks] timeout): does its disk answer?", seconds(limit)),
+            };
+            return Err((why, Vec::new()));
+        }
+    };
+    let (mut child, mut output) = started.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound if by_name => {
             ("it is in no folder of PATH: write its whole path, or install it".to_owned(), Vec::new())
         }
-        _ => early("it can't be run", &e),
+        _ => (format!("it can't be run: {e}"), Vec::new()),
     })?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let stdin = child.stdin.take();
-    let body = event.json(VERSION);
     let mut said = Vec::new();
     let end = {
         // It may read late, only a part, or never; what it does with its output is as little our business.
@@ -102,8 +130,7 @@ async fn try_run(
         let mut ending = pin!(async {
             tokio::select! {
                 status = child.wait() => status.map_or_else(End::Unknown, End::Exited),
-                () = tokio::time::sleep(limit) => End::TooLong,
-                () = give_up.cancelled() => End::Cut,
+                end = &mut over => end,
             }
         });
         let (mut fed, mut read) = (false, false);
@@ -125,6 +152,7 @@ async fn try_run(
         }
         end
     };
+    let fate = fate(child.wait(), DEATH_WAIT).await;
     let why = match end {
         End::Exited(status) if status.success() => return Ok(()),
         End::Exited(status) => match (status.code(), status.signal()) {
@@ -132,12 +160,30 @@ async fn try_run(
             (None, Some(signal)) => format!("killed by signal {signal}"),
             (None, None) => "it ended in an unknown way".to_owned(),
         },
-        End::TooLong => format!("it took longer than {} ([hooks] timeout) and was killed", seconds(limit)),
-        End::Cut => "it was killed, as the daemon ends".to_owned(),
+        End::TooLong => format!("it took longer than {} ([hooks] timeout) and {fate}", seconds(limit)),
+        End::Cut => format!("it {fate}, as the daemon ends"),
         End::Unknown(e) => format!("it can't be waited for: {e}"),
     };
-    let _ = child.wait().await;
+    // One that is still there is reaped by the runtime, should it ever end.
     Err((why, said))
+}
+
+/// What became of a program that was killed and is `waited` for, in words.
+async fn fate(waited: impl Future<Output = io::Result<ExitStatus>>, limit: Duration) -> &'static str {
+    match tokio::time::timeout(limit, waited).await {
+        Ok(_) => "was killed",
+        Err(_) => "could not be killed",
+    }
+}
+
+/// Starts it on a thread that may wait for a disk. One that is started when nobody waits for it any more is killed.
+async fn start(command: Command, event: Arc<Event>, starts: Arc<Semaphore>) -> io::Result<(Child, pipe::Receiver)> {
+    let one_more = starts.acquire_owned().await.map_err(io::Error::other)?;
+    let starting = tokio::task::spawn_blocking(move || {
+        let _one_more = one_more;
+        spawn(&command, &event)
+    });
+    starting.await.map_err(io::Error::other)?
 }
 
 /// The child and the end of a pipe where all comes that it writes.
@@ -183,4 +229,39 @@ fn last_words(said: &[u8]) -> Option<String> {
         let _ = write!(out, "{}{}", if out.is_empty() { "" } else { " / " }, show_text(line));
     }
     (!out.is_empty()).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::arrivals::Reason;
+    use crate::domain::hooks::On;
+    use crate::domain::ids::{Place, RelPath};
+
+    #[tokio::test]
+    async fn one_that_cannot_be_started_is_given_up_at_its_time_and_at_the_end() {
+        let event = || {
+            let place = Place { folder: RelPath::root(), name: "a.jpg".into() };
+            let (at, reason) = (jiff::Timestamp::UNIX_EPOCH, Reason::Prompt);
+            Arc::new(Event::Waiting { at, place, reason, since: at, others: 0 })
+        };
+        // Those before it hang, and hold every start.
+        let starts = Arc::new(Semaphore::new(0));
+        let give_up = CancellationToken::new();
+        let terms = Terms { limit: Duration::from_millis(1), give_up: give_up.clone(), starts };
+        let command = Command::new("/bin/true".into(), &[], On::Waiting).expect("a good command");
+        let (why, _) = try_run(command.clone(), event(), terms.clone()).await.expect_err("it is not started");
+        assert!(why.contains("could not be started within 0.001 s"), "{why}");
+        give_up.cancel();
+        let terms = Terms { limit: Duration::from_secs(1000), ..terms };
+        let (why, _) = try_run(command, event(), terms).await.expect_err("it is not started");
+        assert!(why.contains("as the daemon ends"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn one_that_outlives_its_killing_is_waited_for_no_longer_and_named() {
+        let soon = Duration::from_millis(1);
+        assert_eq!(fate(std::future::pending(), soon).await, "could not be killed");
+        assert_eq!(fate(std::future::ready(Ok(ExitStatus::default())), soon).await, "was killed");
+    }
 }

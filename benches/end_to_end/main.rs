@@ -12,6 +12,9 @@
 //! kept connection would save is shown beside it. Numbers are ratios of what was measured in one run on one machine.
 //! Nothing here is asserted.
 
+#![allow(unreachable_pub, reason = "the modules of one program")]
+#![allow(clippy::unwrap_used, clippy::similar_names, reason = "a benchmark says so by failing")]
+
 mod api;
 mod args;
 mod floor;

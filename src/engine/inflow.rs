@@ -189,8 +189,8 @@ impl Engine {
                 let ahead = Arc::new(Semaphore::new(AHEAD));
                 let mut sink = |report: Report| {
                     let turn = handle.block_on(Arc::clone(&ahead).acquire_owned());
-                    match turn.ok().map(|turn| tx.blocking_send(Event::Scan(report, turn))) {
-                        Some(Ok(())) => ControlFlow::Continue(()),
+                    match turn.ok().map(|turn| tx.blocking_send(Event::Scan(report, turn)).is_ok()) {
+                        Some(true) => ControlFlow::Continue(()),
                         _ => ControlFlow::Break(()),
                     }
                 };

@@ -44,7 +44,7 @@ impl LedgerThread {
                 }
                 let durable = ledger.flush();
                 for tell in told.drain(..) {
-                    tell(durable.as_ref().map(|()| ()).map_err(LedgerError::again));
+                    tell(durable.as_ref().copied().map_err(LedgerError::again));
                 }
             }
         })?;

@@ -121,12 +121,12 @@ impl Listings {
         }
         // The mtime was read before the names: what comes between makes the listing look old, not new.
         let begun = Instant::now();
-        let folded = folder.names()?.iter().map(|(name, _)| fold(name)).collect();
+        let names = folder.names()?.iter().map(|(name, _)| fold(name)).collect();
         if known.len() >= MAX_FOLDERS && !known.contains_key(&id) {
             let oldest = known.iter().min_by_key(|(_, listing)| listing.since).map(|(id, _)| *id);
             oldest.and_then(|id| known.remove(&id));
         }
-        let listing = Listing { mtime, since: begun, took: begun.elapsed(), ours: false, folded };
+        let listing = Listing { mtime, since: begun, took: begun.elapsed(), ours: false, folded: names };
         known.insert(id, listing);
         Ok(())
     }

@@ -115,9 +115,9 @@ mod tests {
                 answer
             };
             std::thread::scope(|scope| {
-                let first = scope.spawn(|| shared(&directory, &sync));
+                let first = scope.spawn(|| shared(&directory, sync));
                 assert_eq!(told.recv().unwrap(), 0);
-                let others: Vec<_> = (0..5).map(|_| scope.spawn(|| shared(&directory, &sync))).collect();
+                let others: Vec<_> = (0..5).map(|_| scope.spawn(|| shared(&directory, sync))).collect();
                 while users(&directory) < 6 {
                     std::thread::yield_now();
                 }

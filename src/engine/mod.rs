@@ -308,9 +308,13 @@ impl Engine {
             let wall = ctx.clock.wall();
             // Each call is bounded; this many of them are more than a day can bring.
             for _ in 0..100 {
-                if let Err(e) = ctx.record(move |l| l.tidy(keep, wall)).await {
-                    tracing::warn!(error = %e, "the ledger could not be tidied; it is tried again tomorrow");
-                    return;
+                match ctx.record(move |l| l.tidy(keep, wall)).await {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(e) => {
+                        tracing::warn!(error = %e, "the ledger could not be tidied; it is tried again tomorrow");
+                        return;
+                    }
                 }
                 tokio::task::yield_now().await;
             }

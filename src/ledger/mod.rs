@@ -417,6 +417,7 @@ pub trait Ledger: Send {
     fn forget_upload(&mut self, key: Fingerprint) -> Result<(), LedgerError>;
 
     /// Forgets some of what is older than `keep` and no longer needed: closed drops, sends (a day at least is
-    /// kept), uploads (30 days are kept). Bounded work for each call, so a long backlog takes several.
-    fn tidy(&mut self, keep: Duration, now: Timestamp) -> Result<(), LedgerError>;
+    /// kept), uploads (30 days are kept). Bounded work for each call, so a long backlog takes several:
+    /// whether more may be left.
+    fn tidy(&mut self, keep: Duration, now: Timestamp) -> Result<bool, LedgerError>;
 }

@@ -313,12 +313,13 @@ impl Ledger for SqliteLedger {
         self.write(|tx| history::forget_upload(tx, key))
     }
 
-    fn tidy(&mut self, keep: Duration, now: Timestamp) -> Result<(), LedgerError> {
-        self.write(|tx| history::tidy(tx, keep, now))?;
+    fn tidy(&mut self, keep: Duration, now: Timestamp) -> Result<bool, LedgerError> {
+        let more = self.write(|tx| history::tidy(tx, keep, now))?;
         if let Some(shared) = &mut self.shared {
             shared.shrink = true;
-            return Ok(());
+            return Ok(more);
         }
-        history::shrink(&self.conn).map_err(|fault| fault.at(&self.path))
+        history::shrink(&self.conn).map_err(|fault| fault.at(&self.path))?;
+        Ok(more)
     }
 }

@@ -193,10 +193,11 @@ pub(super) fn forget_upload(tx: &Connection, key: Fingerprint) -> Result<(), Fau
     Ok(())
 }
 
-pub(super) fn tidy(tx: &Connection, keep: Duration, now: Timestamp) -> Result<(), Fault> {
+pub(super) fn tidy(tx: &Connection, keep: Duration, now: Timestamp) -> Result<bool, Fault> {
     let now = now.as_millisecond();
     let keep = span(keep);
-    tx.prepare_cached(OLD_DROPS)?.execute(params![now.saturating_sub(keep), DROPS_AT_ONCE])?;
+    let drops = tx.prepare_cached(OLD_DROPS)?.execute(params![now.saturating_sub(keep), DROPS_AT_ONCE])?;
+    let mut sends = 0;
     // The last day of the newest boot stays, by that boot's own clock: if the wall clock was just set far
     // ahead, those sends still count against the limits.
     let newest: Option<(String, i64)> = tx
@@ -205,15 +206,17 @@ pub(super) fn tidy(tx: &Connection, keep: Duration, now: Timestamp) -> Result<()
         .optional()?;
     if let Some((boot, since)) = newest {
         let boot = Some(boot).filter(|boot| !boot.is_empty());
-        tx.prepare_cached(OLD_SENDS)?.execute(params![
+        sends = tx.prepare_cached(OLD_SENDS)?.execute(params![
             now.saturating_sub(keep.max(money::DAY)),
             ROWS_AT_ONCE,
             boot,
             since.saturating_sub(money::DAY)
         ])?;
     }
-    tx.prepare_cached(OLD_UPLOADS)?.execute(params![now.saturating_sub(span(UPLOADS)), ROWS_AT_ONCE])?;
-    Ok(())
+    let uploads = tx.prepare_cached(OLD_UPLOADS)?.execute(params![now.saturating_sub(span(UPLOADS)), ROWS_AT_ONCE])?;
+    let free: u32 = tx.query_row("PRAGMA freelist_count", [], |r| r.get(0))?;
+    let rows = ROWS_AT_ONCE as usize;
+    Ok(drops >= DROPS_AT_ONCE as usize || sends >= rows || uploads >= rows || free > PAGES_AT_ONCE)
 }
 
 /// Gives room that is free inside the file back to the filesystem.

@@ -34,8 +34,7 @@ use webhook::Post;
 /// Events that wait, for programs and for the webhook each. What comes when there are so many is not told.
 const MOST_WAITING: usize = 1_000;
 
-/// Programs that are started at once. A start is short, unless its disk hangs; then it holds one of the threads for
-/// what blocks, which others need.
+/// Programs that are started at once. A start is short, unless its disk hangs; then it holds a thread.
 const STARTS: usize = 4;
 
 /// What is cut at the end is over by then, whatever hangs.

@@ -15,7 +15,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::process::Child;
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{VERSION, seconds};
@@ -176,14 +177,20 @@ async fn fate(waited: impl Future<Output = io::Result<ExitStatus>>, limit: Durat
     }
 }
 
-/// Starts it on a thread that may wait for a disk. One that is started when nobody waits for it any more is killed.
+/// Starts it on a thread of its own, which may wait for a disk. One that is started when nobody waits for it any more is
+/// killed.
+///
+/// The runtime's threads for what blocks will not do: they block signals, and a program would inherit that.
 async fn start(command: Command, event: Arc<Event>, starts: Arc<Semaphore>) -> io::Result<(Child, pipe::Receiver)> {
     let one_more = starts.acquire_owned().await.map_err(io::Error::other)?;
-    let starting = tokio::task::spawn_blocking(move || {
-        let _one_more = one_more;
-        spawn(&command, &event)
-    });
-    starting.await.map_err(io::Error::other)?
+    let (tell, told) = oneshot::channel();
+    let runtime = Handle::current();
+    std::thread::Builder::new().name("hook".into()).spawn(move || {
+        let _within = runtime.enter();
+        let _ = tell.send(spawn(&command, &event));
+        drop(one_more);
+    })?;
+    told.await.map_err(io::Error::other)?
 }
 
 /// The child and the end of a pipe where all comes that it writes.

@@ -4,7 +4,9 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::find::{Found, candidate, decode, find, words};
@@ -145,12 +147,20 @@ pub(super) async fn keep(mut body: Incoming, head: Vec<u8>, kind: PictureKind, i
         pieces.reserve(usize::try_from(length).unwrap_or(WRITE).min(WRITE));
     }
     let done = loop {
-        match body.next().await {
+        // What comes at one time is written at one time; what is waited for holds nothing back, so that all that
+        // came is on the disk if we are killed.
+        let next = match tokio::time::timeout(GATHER, body.next()).await {
+            Ok(next) => next,
+            Err(_) if pieces.is_empty() => body.next().await,
+            Err(_) => Ok(Some(Bytes::new())),
+        };
+        let waits = matches!(&next, Ok(Some(none)) if none.is_empty());
+        match next {
             Ok(Some(next)) if bytes + next.len() as u64 > max_bytes => break Err(too_long()),
             Ok(Some(next)) => {
                 bytes += next.len() as u64;
                 pieces.extend_from_slice(&next);
-                if pieces.len() < WRITE {
+                if pieces.len() < WRITE && !waits {
                     continue;
                 }
             }
@@ -181,6 +191,9 @@ pub(super) async fn keep(mut body: Incoming, head: Vec<u8>, kind: PictureKind, i
 /// So many bytes are written at once. Most pictures are smaller than this, and cost one trip to a thread that may
 /// block.
 const WRITE: usize = 256 * 1024;
+
+/// Pieces that come within so long of one another are written together.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// Where a picture goes while it comes.
 struct Target {

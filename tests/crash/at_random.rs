@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::checker::{Seen, Tally, a_picture, at_the_end, in_between, serve_results};
 use super::scenes::Play;
-use super::support::{Answer, Call};
+use super::support::{Answer, Call, PATIENCE, wait_until};
 use super::{Dice, long};
 
 /// A long row of drops, some at each start: pictures with prompts, variants, prompts alone, in three folders.
@@ -58,7 +58,14 @@ impl Stream {
     /// Starts it, and kills it somewhere between its first step and when the drops are done.
     fn kill_once(&mut self) {
         let daemon = self.play.site.begin();
-        std::thread::sleep(Duration::from_millis(15 + self.dice.roll(250)));
+        if self.kills.is_multiple_of(2) {
+            // However fast it is: every other one comes when something is in work, or shortly after.
+            let begun = || !self.play.site.names("working").is_empty() || self.play.site.names("inbox").is_empty();
+            wait_until(PATIENCE, begun);
+            std::thread::sleep(Duration::from_millis(self.dice.roll(20)));
+        } else {
+            std::thread::sleep(Duration::from_millis(15 + self.dice.roll(250)));
+        }
         daemon.kill();
         self.kills += 1;
         self.met += usize::from(!self.play.site.names("working").is_empty());

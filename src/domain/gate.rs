@@ -32,19 +32,6 @@ pub enum Why {
 }
 
 impl Why {
-    /// The word in `status --json`: stable.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Key => "key",
-            Self::Credits => "credits",
-            Self::NotPermitted => "not_permitted",
-            Self::Endpoint => "endpoint",
-            Self::Network => "network",
-            Self::Trouble => "service_trouble",
-            Self::Rate => "rate_limit",
-        }
-    }
-
     /// For a person.
     pub fn text(self) -> &'static str {
         match self {

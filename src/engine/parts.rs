@@ -71,11 +71,6 @@ impl Tell {
         Self(Arc::new(listener))
     }
 
-    /// Tells nobody.
-    pub fn nobody() -> Self {
-        Self::new(|_| {})
-    }
-
     pub(super) fn say(&self, news: &News) {
         (self.0)(news);
     }

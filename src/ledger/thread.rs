@@ -138,6 +138,22 @@ mod tests {
         (dir, LedgerThread::start(Box::new(ledger)).unwrap())
     }
 
+    /// A call that runs, and holds up the others until it is let go.
+    async fn held(handle: &LedgerHandle) -> (std_mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
+        let (go, gate) = std_mpsc::channel::<()>();
+        let (started, running) = oneshot::channel();
+        let holder = handle.clone();
+        let call = tokio::spawn(async move {
+            let held = holder.call(move |_| {
+                let _ = started.send(());
+                gate.recv().unwrap();
+            });
+            held.await.unwrap();
+        });
+        running.await.unwrap();
+        (go, call)
+    }
+
     #[test]
     fn calls_answer_in_order_and_the_ledger_is_closed_with_the_last_handle() {
         let (dir, handle) = start();
@@ -165,17 +181,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_makes_callers_wait_and_loses_nothing() {
         let (_dir, handle) = start();
-        let (go, gate) = std_mpsc::channel::<()>();
-        let (started, running) = oneshot::channel();
-        let holder = handle.clone();
-        let first = tokio::spawn(async move {
-            let held = holder.call(move |_| {
-                let _ = started.send(());
-                gate.recv().unwrap();
-            });
-            held.await.unwrap();
-        });
-        running.await.unwrap();
+        let (go, first) = held(&handle).await;
         let calls: Vec<_> = (0..3 * QUEUE)
             .map(|n| {
                 let handle = handle.clone();
@@ -196,17 +202,7 @@ mod tests {
     #[tokio::test]
     async fn calls_that_waited_are_answered_after_the_commit_that_they_share() {
         let (dir, handle) = start();
-        let (go, gate) = std_mpsc::channel::<()>();
-        let (started, running) = oneshot::channel();
-        let holder = handle.clone();
-        let first = tokio::spawn(async move {
-            let held = holder.call(move |_| {
-                let _ = started.send(());
-                gate.recv().unwrap();
-            });
-            held.await.unwrap();
-        });
-        running.await.unwrap();
+        let (go, first) = held(&handle).await;
         let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let calls: Vec<_> = (0..10_u8)
             .map(|n| {

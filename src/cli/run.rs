@@ -69,10 +69,10 @@ fn say_warnings(config: &Config) {
     }
 }
 
-/// Two threads carry everything that waits; what blocks has threads of its own, which go when idle.
+/// One thread carries everything that waits, so that what it hands to itself costs no switch; what blocks or computes
+/// for long has threads of its own, which go when idle.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(16)
         .thread_keep_alive(Duration::from_secs(5))
         .enable_all()

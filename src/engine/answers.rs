@@ -106,8 +106,10 @@ impl Engine {
         let wall = self.ctx.clock.wall();
         match answer::next(&shot, verdict, treatment, self.policy(), cached, wall, Self::jitter()) {
             Next::Keep => {
-                let (ctx, held) = (self.ctx.clone(), self.works.get(&id).and_then(|w| w.held.get(&no)).cloned());
-                self.spawn(deliver::keep(ctx, id, shot, held));
+                if let Some(work) = self.works.get(&id) {
+                    let (open, frozen, held) = (work.open.clone(), work.frozen.clone(), work.held.get(&no).cloned());
+                    self.spawn(deliver::keep(self.ctx.clone(), open, frozen, shot, held));
+                }
             }
             Next::Step(event) => {
                 if let ShotEvent::GiveBack { counts: true, .. } | ShotEvent::Lose { again: true, .. } = &event {

@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::domain::ids::{DropId, RelPath, ShotNo};
-use crate::domain::life::{OutputName, Shot, ShotEvent, ShotState, Spooled};
+use crate::domain::life::{Fate, OutputName, Shot, ShotEvent, ShotState, Spooled};
 use crate::domain::names::{Parts, SetNames, Template, provenance_name, result_name};
-use crate::ledger::OpenDrop;
+use crate::ledger::{Filing, OpenDrop};
 use crate::outbox::OutboxError;
 use crate::outbox::listing::Wanted;
 use crate::outbox::provenance::{Input, Provenance, SCHEMA, Times};
@@ -15,19 +15,28 @@ use crate::reference::{self, Format, Whole};
 use crate::segmind::{DownloadOutcome, Held};
 
 use super::ctx::{Ctx, MAX_RESULT_BYTES, blocking};
-use super::event::{Event, Fetched, KeepFault};
+use super::event::{Event, Fetched, KeepFault, Kept};
+use super::file;
 use super::frozen::Frozen;
-use super::send::record_step;
+use super::send::record_steps;
 
 /// Keeps the picture that came with an answer: whole, synced, under its shot's name, committed. `held`: the
 /// disk did not take it when it came.
-pub(super) async fn keep(ctx: Ctx, id: DropId, shot: Shot, held: Option<Arc<Held>>) {
-    let kept = keep_part(&ctx, id, &shot, held).await;
-    ctx.send(Event::Kept { drop: id, shot: shot.no, kept }).await;
+pub(super) async fn keep(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot: Shot, held: Option<Arc<Held>>) {
+    let (id, no) = (open.drop.id, shot.no);
+    let kept = keep_part(&ctx, open, frozen, &shot, held).await;
+    ctx.send(Event::Kept { drop: id, shot: no, kept }).await;
 }
 
-async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot, held: Option<Arc<Held>>) -> Result<Shot, KeepFault> {
-    let (spool, no, now) = (ctx.spool.clone(), shot.no, ctx.clock.wall());
+async fn keep_part(
+    ctx: &Ctx,
+    open: OpenDrop,
+    frozen: Frozen,
+    shot: &Shot,
+    held: Option<Arc<Held>>,
+) -> Result<Kept, KeepFault> {
+    let (id, no, now, spool) = (open.drop.id, shot.no, ctx.clock.wall(), ctx.spool.clone());
+    let (again, was) = (ctx.clone(), shot.clone());
     let sealed = blocking(move || {
         let part = spool.part_path(id, no);
         let environment = |e: &dyn std::fmt::Display| KeepFault::Environment(format!("{}: {e}", part.display()));
@@ -60,12 +69,18 @@ async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot, held: Option<Arc<Held>>) 
             Some(print) => print,
             None => sealed.fingerprint().map_err(|e| environment(&e))?,
         };
-        Ok(Spooled { blake3: print.to_string(), bytes: sealed.bytes, extension: extension.into(), at: now })
+        let picture = Spooled { blake3: print.to_string(), bytes: sealed.bytes, extension: extension.into(), at: now };
+        let kept = was.apply(ShotEvent::Receive { picture });
+        let kept = kept.map_err(|e| KeepFault::Environment(e.to_string()))?;
+        // What is alone in its set can have its name in the same commit. Where none can be had now, it is looked
+        // for when the shot is published.
+        let named = if open.drop.shots.len() == 1 { named(&again, &open, &frozen, &kept, None, 1).ok() } else { None };
+        Ok(named.map_or(Kept { shot: kept, number: None }, |(n, shot)| Kept { shot, number: Some(n) }))
     })
     .await
     .map_err(KeepFault::Environment)?;
-    let picture = match sealed {
-        Ok(picture) => picture,
+    let kept = match sealed {
+        Ok(kept) => kept,
         Err(KeepFault::NotAPicture(why)) => {
             let spool = ctx.spool.clone();
             let _ = blocking(move || spool.discard_part(id, no)).await;
@@ -73,8 +88,8 @@ async fn keep_part(ctx: &Ctx, id: DropId, shot: &Shot, held: Option<Arc<Held>>) 
         }
         Err(fault) => return Err(fault),
     };
-    let kept = shot.apply(ShotEvent::Receive { picture }).map_err(|e| KeepFault::Environment(e.to_string()))?;
-    record_step(ctx, id, &kept).await;
+    let number = kept.number;
+    record_steps(ctx, id, &kept.shot, move |l| number.map_or(Ok(()), |n| l.number(id, n))).await;
     Ok(kept)
 }
 
@@ -92,26 +107,27 @@ pub(super) fn extension(found: &Whole) -> Result<&'static str, String> {
 }
 
 /// Downloads an answered shot's picture and keeps it. `held`: it came before, and the disk did not take it.
-pub(super) async fn fetch(ctx: Ctx, id: DropId, shot: Shot, held: Option<Arc<Held>>) {
-    let no = shot.no;
-    let fetched = fetch_and_keep(&ctx, id, &shot, held).await;
+pub(super) async fn fetch(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot: Shot, held: Option<Arc<Held>>) {
+    let (id, no) = (open.drop.id, shot.no);
+    let fetched = fetch_and_keep(&ctx, open, frozen, &shot, held).await;
     ctx.send(Event::Fetched { drop: id, shot: no, fetched }).await;
 }
 
-async fn fetch_and_keep(ctx: &Ctx, id: DropId, shot: &Shot, held: Option<Arc<Held>>) -> Fetched {
+async fn fetch_and_keep(ctx: &Ctx, open: OpenDrop, frozen: Frozen, shot: &Shot, held: Option<Arc<Held>>) -> Fetched {
+    let id = open.drop.id;
     let ShotState::Answered { url, .. } = &shot.state else { return Fetched::Refused("it was not answered".into()) };
-    let kept = |kept: Result<Shot, KeepFault>| match kept {
+    let kept = |kept: Result<Kept, KeepFault>| match kept {
         Ok(kept) => Fetched::Kept(Box::new(kept)),
         Err(KeepFault::NotAPicture(why) | KeepFault::Gone(why)) => Fetched::NotAPicture(why),
         Err(KeepFault::Environment(why)) => Fetched::Environment(why),
     };
     // What came once is not asked for again: its address may be gone by now.
     if held.is_some() || came_already(ctx, id, shot.no).await {
-        return kept(keep_part(ctx, id, shot, held).await);
+        return kept(keep_part(ctx, open, frozen, shot, held).await);
     }
     let into = ctx.spool.part_path(id, shot.no);
     match ctx.client.download(url, &into, MAX_RESULT_BYTES).await {
-        DownloadOutcome::Done(_) => kept(keep_part(ctx, id, shot, None).await),
+        DownloadOutcome::Done(_) => kept(keep_part(ctx, open, frozen, shot, None).await),
         DownloadOutcome::Held(held) => Fetched::Held(Arc::new(held)),
         DownloadOutcome::Refused { why } => Fetched::Refused(why),
         DownloadOutcome::Gone { status } => Fetched::Later(format!("the picture's address answered {status}")),
@@ -138,22 +154,22 @@ pub(super) async fn publish(ctx: Ctx, open: OpenDrop, frozen: Frozen, mut shot: 
     ctx.send(Event::Published { drop: id, number, now: Box::new(shot), done }).await;
 }
 
+/// The names of the originals, where the shot was the only one.
 async fn deliver(
     ctx: &Ctx,
     open: &OpenDrop,
     frozen: &Frozen,
     shot: &mut Shot,
     number: &mut Option<u32>,
-) -> Result<(), String> {
+) -> Result<Option<Filing>, String> {
     let id = open.drop.id;
     // Names that turned out to be taken although no listing shows them yet.
     let mut at_least = 1;
-    loop {
+    let filing = loop {
         if !matches!(shot.state, ShotState::Publishing { .. }) || at_least > 1 {
-            let n = choose(ctx, open, frozen, shot, *number, at_least).await?;
-            let name = output_name(ctx, open, frozen, shot, n).ok_or("the shot has no picture")?;
-            let named = shot.apply(ShotEvent::Name { name }).map_err(|e| e.to_string())?;
-            let (row, new) = (named.clone(), (*number != Some(n)).then_some(n));
+            let (again, open, frozen, now, had) = (ctx.clone(), open.clone(), frozen.clone(), shot.clone(), *number);
+            let (n, named) = blocking(move || named(&again, &open, &frozen, &now, had, at_least)).await??;
+            let (row, new) = (named.clone(), (had != Some(n)).then_some(n));
             let committed = ctx.record(move |l| {
                 if let Some(n) = new {
                     l.number(id, n)?;
@@ -164,16 +180,24 @@ async fn deliver(
             committed.await.map_err(|e| e.for_a_person())?;
             (*number, *shot) = (Some(n), named);
         }
-        let (again, open2, frozen2, named) = (ctx.clone(), open.clone(), frozen.clone(), shot.clone());
-        match blocking(move || put_out(&again, &open2, &frozen2, &named)).await? {
-            Ok(()) => break,
-            Err(e) if e.is_taken() && at_least < 100_000 => at_least = number.unwrap_or(1).max(at_least) + 1,
+        let (again, frozen, named) = (ctx.clone(), frozen.clone(), shot.clone());
+        let open = OpenDrop { number: *number, ..open.clone() };
+        let put = move || {
+            put_out(&again, &open, &frozen, &named)?;
+            // Its originals go to the archive next: their names can be in the same commit.
+            let alone = open.drop.shots.len() == 1 && open.filing.is_none();
+            Ok(if alone { file::choose(&again, &open, Fate::Archive, 1).ok() } else { None })
+        };
+        match blocking(put).await? {
+            Ok(filing) => break filing,
+            Err(OutboxError::Taken { .. }) if at_least < 100_000 => at_least = number.unwrap_or(1).max(at_least) + 1,
             Err(e) => return Err(e.to_string()),
         }
-    }
+    };
     *shot = shot.apply(ShotEvent::Deliver).map_err(|e| e.to_string())?;
-    record_step(ctx, id, shot).await;
-    Ok(())
+    let row = filing.clone();
+    record_steps(ctx, id, shot, move |l| row.as_ref().map_or(Ok(()), |filing| l.file_under(id, filing))).await;
+    Ok(filing)
 }
 
 fn put_out(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot) -> Result<(), OutboxError> {
@@ -250,9 +274,23 @@ fn output_name(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot, n: u32)
     Some(OutputName { picture: result_name(&stem, n, &picture.extension), provenance })
 }
 
+/// A shot that has its picture with the name that it gets, and the number of that. Blocks on the disk.
+fn named(
+    ctx: &Ctx,
+    open: &OpenDrop,
+    frozen: &Frozen,
+    shot: &Shot,
+    number: Option<u32>,
+    at_least: u32,
+) -> Result<(u32, Shot), String> {
+    let n = choose(ctx, open, frozen, shot, number, at_least)?;
+    let name = output_name(ctx, open, frozen, shot, n).ok_or("the shot has no picture")?;
+    Ok((n, shot.apply(ShotEvent::Name { name }).map_err(|e| e.to_string())?))
+}
+
 /// The number of the set: the first for which no name of the drop's results, their provenance and its
 /// originals is taken. Later shots keep the first one's number where they can.
-async fn choose(
+fn choose(
     ctx: &Ctx,
     open: &OpenDrop,
     frozen: &Frozen,
@@ -263,8 +301,6 @@ async fn choose(
     let (ShotState::Received { picture } | ShotState::Publishing { picture, .. }) = &shot.state else {
         return Err("the shot has no picture".into());
     };
-    let provenance = ctx.config.output.provenance;
-    let extension = picture.extension.clone();
     // The first shot looks for all, so that the set fits together; a later one for itself alone.
     let shots: Vec<_> = open.drop.shots.iter().filter(|s| number.is_none() || s.no == shot.no).collect();
     let stems: Vec<_> = shots.iter().filter_map(|s| rendered(ctx, open, frozen, s.no, s.seed, picture.at)).collect();
@@ -272,32 +308,28 @@ async fn choose(
         return Err("[output] name is no template".into());
     }
     let first = number.unwrap_or(1).max(at_least);
-    let set = SetNames::new(&open.drop.stem, moving(open));
-    let (site, listings, rel) = (ctx.site.clone(), ctx.listings.clone(), open.drop.folder.clone());
-    let with_originals = number.is_none();
-    blocking(move || {
-        let results = move |n: u32| {
-            let mut names = Vec::new();
-            for stem in &stems {
-                names.push(result_name(stem, n, &extension));
-                if provenance {
-                    names.push(provenance_name(stem, n));
-                }
+    let results = |n: u32| {
+        let mut names = Vec::new();
+        for stem in &stems {
+            names.push(result_name(stem, n, &picture.extension));
+            if ctx.config.output.provenance {
+                names.push(provenance_name(stem, n));
             }
-            names
-        };
-        let originals = |n: u32| set.members(n);
-        let mut wanted = vec![Wanted { root: &site.outbox, rel: &rel, names: &results }];
-        if with_originals {
-            wanted.push(Wanted { root: &site.archive, rel: &rel, names: &originals });
         }
-        // An archive that can't be listed keeps no result from the outbox; its names are chosen again then.
-        listings
-            .choose_number(&wanted, |n| n < first)
-            .or_else(|_| listings.choose_number(&wanted[..1], |n| n < first))
-            .map_err(|e| e.to_string())
-    })
-    .await?
+        names
+    };
+    let set = SetNames::new(&open.drop.stem, moving(open));
+    let originals = |n: u32| set.members(n);
+    let (site, rel) = (&ctx.site, &open.drop.folder);
+    let mut wanted = vec![Wanted { root: &site.outbox, rel, names: &results }];
+    if number.is_none() {
+        wanted.push(Wanted { root: &site.archive, rel, names: &originals });
+    }
+    // An archive that can't be listed keeps no result from the outbox; its names are chosen again then.
+    ctx.listings
+        .choose_number(&wanted, |n| n < first)
+        .or_else(|_| ctx.listings.choose_number(&wanted[..1], |n| n < first))
+        .map_err(|e| e.to_string())
 }
 
 /// The names of the members that move with the drop.

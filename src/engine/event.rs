@@ -13,7 +13,7 @@ use crate::domain::ids::{DropId, RelPath, ShotNo};
 use crate::domain::life::Shot;
 use crate::domain::verdict::Verdict;
 use crate::inbox::Report;
-use crate::ledger::{Known, Member, OpenDrop, Sent, Usage};
+use crate::ledger::{Filing, Known, Member, OpenDrop, Sent, Usage};
 use crate::segmind::{CallOutcome, Held};
 
 use super::frozen::Frozen;
@@ -82,10 +82,17 @@ pub(super) enum Answer {
 /// One step of a shot was made and recorded: the shot as it is now; or it has to be tried again.
 pub(super) type Stepped = Result<Shot, String>;
 
+/// A picture is in the spool: the shot as it is now, and the number of its set where its name was chosen at once.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub shot: Shot,
+    pub number: Option<u32>,
+}
+
 /// What a download came to.
 #[derive(Debug)]
 pub(super) enum Fetched {
-    Kept(Box<Shot>),
+    Kept(Box<Kept>),
     /// Final: the rules refuse its URL.
     Refused(String),
     /// Not this time.
@@ -153,7 +160,7 @@ pub(super) enum Event {
     Kept {
         drop: DropId,
         shot: ShotNo,
-        kept: Result<Shot, KeepFault>,
+        kept: Result<Kept, KeepFault>,
     },
     Fetched {
         drop: DropId,
@@ -165,7 +172,8 @@ pub(super) enum Event {
         number: Option<u32>,
         /// As it was last committed, whatever came of it.
         now: Box<Shot>,
-        done: Result<(), String>,
+        /// The names of the originals, where they were committed with the delivery.
+        done: Result<Option<Filing>, String>,
     },
     Reuploaded {
         drop: DropId,

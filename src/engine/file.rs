@@ -79,62 +79,56 @@ async fn file_all(ctx: &Ctx, open: &mut OpenDrop) -> Result<FiledAs, String> {
 /// Chooses names and commits them.
 async fn name(ctx: &Ctx, open: &OpenDrop, fate: Fate, at_least: u32, before: Option<Filing>) -> Result<Filing, String> {
     let id = open.drop.id;
-    let chosen = choose(ctx, open, fate, at_least).await?;
-    let filing = keep_arrived(ctx, open, before, chosen).await?;
+    let (again, row) = (ctx.clone(), open.clone());
+    let chosen = blocking(move || {
+        let chosen = choose(&again, &row, fate, at_least)?;
+        match before {
+            Some(before) => keep_arrived(&again, &row, &before, chosen),
+            None => Ok(chosen),
+        }
+    });
+    let filing = chosen.await??;
     let row = filing.clone();
     ctx.record(move |l| l.file_under(id, &row)).await.map_err(|e| e.for_a_person())?;
     Ok(filing)
 }
 
 /// The new names, but for what has arrived under its name of `before` already.
-async fn keep_arrived(
-    ctx: &Ctx,
-    open: &OpenDrop,
-    before: Option<Filing>,
-    mut chosen: Filing,
-) -> Result<Filing, String> {
-    let Some(before) = before else { return Ok(chosen) };
-    let (working, rel) = (open.drop.working.clone(), open.drop.folder.clone());
-    let root = if before.fate == Fate::Archive { ctx.site.archive.clone() } else { ctx.site.errors.clone() };
-    let members = moving(open);
-    blocking(move || {
-        let from = Folder::existing(&working, &rel).map_err(|e| e.to_string())?;
-        let to = Folder::existing(&root, &rel).map_err(|e| e.to_string())?;
-        let lies = |folder: &Option<Folder>, name: &OsStr| {
-            folder.as_ref().is_some_and(|f| f.look(name).is_ok_and(|e| e.is_some()))
-        };
-        for ((member, old), new) in members.iter().zip(&before.names).zip(&mut chosen.names) {
-            if !lies(&from, member) && lies(&to, old) {
-                new.clone_from(old);
-            }
+fn keep_arrived(ctx: &Ctx, open: &OpenDrop, before: &Filing, mut chosen: Filing) -> Result<Filing, String> {
+    let rel = &open.drop.folder;
+    let root = if before.fate == Fate::Archive { &ctx.site.archive } else { &ctx.site.errors };
+    let from = Folder::existing(&open.drop.working, rel).map_err(|e| e.to_string())?;
+    let to = Folder::existing(root, rel).map_err(|e| e.to_string())?;
+    let lies = |folder: &Option<Folder>, name: &OsStr| {
+        folder.as_ref().is_some_and(|f| f.look(name).is_ok_and(|e| e.is_some()))
+    };
+    for ((member, old), new) in moving(open).iter().zip(&before.names).zip(&mut chosen.names) {
+        if !lies(&from, member) && lies(&to, old) {
+            new.clone_from(old);
         }
-        Ok(chosen)
-    })
-    .await?
+    }
+    Ok(chosen)
 }
 
-async fn choose(ctx: &Ctx, open: &OpenDrop, fate: Fate, at_least: u32) -> Result<Filing, String> {
+/// Names that are free where the originals go. Blocks on the disk.
+pub(super) fn choose(ctx: &Ctx, open: &OpenDrop, fate: Fate, at_least: u32) -> Result<Filing, String> {
     let set = SetNames::new(&set_stem(open), moving(open));
     let first = match fate {
         // The set's number, so that result and original are found under the same name.
         Fate::Archive => open.number.unwrap_or(1).max(at_least),
         Fate::Errors => at_least,
     };
-    let root = if fate == Fate::Archive { ctx.site.archive.clone() } else { ctx.site.errors.clone() };
-    let (listings, rel) = (ctx.listings.clone(), open.drop.folder.clone());
-    blocking(move || {
-        let names = |n: u32| {
-            let mut names = set.members(n);
-            if fate == Fate::Errors {
-                names.push(set.note(n));
-            }
-            names
-        };
-        let wanted = [Wanted { root: &root, rel: &rel, names: &names }];
-        let n = listings.choose_number(&wanted, |n| n < first).map_err(|e| e.to_string())?;
-        Ok(Filing { fate, names: set.members(n), note: (fate == Fate::Errors).then(|| set.note(n)) })
-    })
-    .await?
+    let root = if fate == Fate::Archive { &ctx.site.archive } else { &ctx.site.errors };
+    let names = |n: u32| {
+        let mut names = set.members(n);
+        if fate == Fate::Errors {
+            names.push(set.note(n));
+        }
+        names
+    };
+    let wanted = [Wanted { root, rel: &open.drop.folder, names: &names }];
+    let n = ctx.listings.choose_number(&wanted, |n| n < first).map_err(|e| e.to_string())?;
+    Ok(Filing { fate, names: set.members(n), note: (fate == Fate::Errors).then(|| set.note(n)) })
 }
 
 /// What the names of a drop's set have in common. A foreign file is known by its whole name, and is numbered

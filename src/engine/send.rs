@@ -9,7 +9,7 @@ use crate::domain::ids::{DropId, ShotNo};
 use crate::domain::life::{Shot, ShotEvent};
 use crate::domain::params::Key;
 use crate::domain::verdict::Verdict;
-use crate::ledger::{Limits, Member, NewDrop, OpenDrop, Role, Sent};
+use crate::ledger::{Ledger, LedgerError, Limits, Member, NewDrop, OpenDrop, Role, Sent};
 use crate::outbox::OutboxError;
 use crate::outbox::claim::{self, ClaimError};
 use crate::outbox::folder::Folder;
@@ -402,11 +402,23 @@ pub(super) async fn commit(ctx: Ctx, id: DropId, shot: Shot) {
 }
 
 /// Commits a step, for as long as it takes.
-pub(super) async fn record_step(ctx: &Ctx, id: DropId, shot: &Shot) {
+async fn record_step(ctx: &Ctx, id: DropId, shot: &Shot) {
+    record_steps(ctx, id, shot, |_| Ok(())).await;
+}
+
+/// [`record_step`] and what belongs with it, in one commit.
+pub(super) async fn record_steps<F>(ctx: &Ctx, id: DropId, shot: &Shot, with: F)
+where
+    F: Fn(&mut dyn Ledger) -> Result<(), LedgerError> + Clone + Send + 'static,
+{
     let mut tries = 0;
     loop {
-        let (row, billed) = (shot.clone(), shot.state.billed());
-        match ctx.record(move |l| l.step(id, &row, billed)).await {
+        let (row, billed, with) = (shot.clone(), shot.state.billed(), with.clone());
+        let step = move |l: &mut dyn Ledger| {
+            with(l)?;
+            l.step(id, &row, billed)
+        };
+        match ctx.record(step).await {
             Ok(()) => return,
             Err(e) => {
                 if tries == 0 {

@@ -13,7 +13,7 @@ use crate::domain::verdict::Billed;
 use crate::ledger::{Filing, OpenDrop};
 use crate::segmind::Held;
 
-use super::event::{Back, Fetched, FiledAs, KeepFault, Prepared, Stepped};
+use super::event::{Back, Fetched, FiledAs, KeepFault, Kept, Prepared, Stepped};
 use super::frozen::Frozen;
 use super::{Engine, LOOK_AGAIN, deliver, file, send};
 
@@ -81,6 +81,14 @@ impl Work {
         }
     }
 
+    /// A shot's picture is in the spool, and no worker has it now.
+    fn kept(&mut self, kept: Kept) {
+        self.busy.remove(&kept.shot.no);
+        self.held.remove(&kept.shot.no);
+        self.open.number = kept.number.or(self.open.number);
+        self.set(kept.shot);
+    }
+
     /// Whether all its shots have ended.
     pub(super) fn has_ended(&self) -> bool {
         self.open.drop.shots.iter().all(|s| s.state.has_ended())
@@ -146,7 +154,8 @@ impl Engine {
             if matches!(shot.state, ShotState::Answered { .. }) {
                 work.busy.insert(shot.no);
                 let held = work.held.get(&shot.no).cloned();
-                self.spawn(deliver::fetch(ctx, id, shot, held));
+                let (open, frozen) = (work.open.clone(), work.frozen.clone());
+                self.spawn(deliver::fetch(ctx, open, frozen, shot, held));
             } else if may_publish {
                 may_publish = false;
                 work.busy.insert(shot.no);
@@ -201,13 +210,11 @@ impl Engine {
         self.advance(id, now);
     }
 
-    pub(super) fn kept(&mut self, id: DropId, no: ShotNo, kept: Result<Shot, KeepFault>, now: Mono) {
+    pub(super) fn kept(&mut self, id: DropId, no: ShotNo, kept: Result<Kept, KeepFault>, now: Mono) {
         let Some(work) = self.works.get_mut(&id) else { return };
         match kept {
-            Ok(shot) => {
-                work.busy.remove(&no);
-                work.held.remove(&no);
-                work.set(shot);
+            Ok(kept) => {
+                work.kept(kept);
                 work.since = self.ctx.clock.wall();
                 self.usage_wanted = true;
                 self.advance(id, now);
@@ -227,9 +234,10 @@ impl Engine {
                     && let Some(shot) = work.shot(no).cloned()
                 {
                     let (ctx, held) = (self.ctx.clone(), work.held.get(&no).cloned());
+                    let (open, frozen) = (work.open.clone(), work.frozen.clone());
                     self.spawn(async move {
                         tokio::time::sleep(LOOK_AGAIN).await;
-                        deliver::keep(ctx, id, shot, held).await;
+                        deliver::keep(ctx, open, frozen, shot, held).await;
                     });
                 }
             }
@@ -240,10 +248,8 @@ impl Engine {
         let Some(work) = self.works.get_mut(&id) else { return };
         let fail = |reason: String| ShotEvent::Fail { reason, billed: Billed::Yes };
         match fetched {
-            Fetched::Kept(shot) => {
-                work.busy.remove(&no);
-                work.held.remove(&no);
-                work.set(*shot);
+            Fetched::Kept(kept) => {
+                work.kept(*kept);
                 self.advance(id, now);
             }
             Fetched::Refused(why) => self.step(id, no, fail(format!("its address is not one that is fetched: {why}"))),
@@ -293,7 +299,7 @@ impl Engine {
         id: DropId,
         number: Option<u32>,
         shot: &Shot,
-        done: Result<(), String>,
+        done: Result<Option<Filing>, String>,
         now: Mono,
     ) {
         let Some(work) = self.works.get_mut(&id) else { return };
@@ -303,8 +309,9 @@ impl Engine {
         }
         // Also where it failed: a name that is committed is the name that it goes on under.
         work.set(shot.clone());
-        if let Err(why) = done {
-            return self.block(id, &why, now);
+        match done {
+            Ok(filing) => work.open.filing = filing.or(work.open.filing.take()),
+            Err(why) => return self.block(id, &why, now),
         }
         if let ShotState::Delivered { name, .. } = &shot.state {
             let place = deliver::shown_name(&work.open.drop.folder, name);

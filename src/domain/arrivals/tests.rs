@@ -51,7 +51,7 @@ impl Box_ {
         let is_dir = name.ends_with('/');
         let name = name.trim_end_matches('/');
         let kind = classify(&RelPath::root(), OsStr::new(name), is_dir, &|_| false);
-        let at = (i128::from(self.ms) - i128::from(age_ms)) * 1_000_000;
+        let at = (i64::try_from(self.ms).unwrap() - i64::try_from(age_ms).unwrap()) * 1_000_000;
         let ino = if is_dir { 7 } else { self.ino };
         let facts = Facts { dev: 1, ino, size, mtime_ns: at, ctime_ns: at };
         Entry { kind, facts, age: Duration::from_millis(age_ms) }

@@ -109,7 +109,7 @@ impl World {
     }
 
     fn facts(file: &File) -> Facts {
-        let at = i128::from(file.changed) * 1_000_000;
+        let at = i64::try_from(file.changed).unwrap() * 1_000_000;
         Facts { dev: 1, ino: file.ino, size: file.size, mtime_ns: at, ctime_ns: at }
     }
 

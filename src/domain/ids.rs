@@ -226,10 +226,18 @@ pub struct Facts {
     pub ino: u64,
     /// Length in bytes.
     pub size: u64,
-    /// Modification time, nanoseconds since 1970.
-    pub mtime_ns: i128,
-    /// Change time of the inode, nanoseconds since 1970.
-    pub ctime_ns: i128,
+    /// Modification time, as [`Self::time`] makes it.
+    pub mtime_ns: i64,
+    /// Change time of the inode, as [`Self::time`] makes it.
+    pub ctime_ns: i64,
+}
+
+impl Facts {
+    /// A file's time as it is kept here: nanoseconds since 1970. Before 1678 and after 2262 (a file can be given any
+    /// time) it wraps, so that two times of one file still differ.
+    pub const fn time(seconds: i64, nanoseconds: i64) -> i64 {
+        seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds)
+    }
 }
 
 fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
@@ -269,6 +277,16 @@ mod tests {
     fn what_is_shown_holds_no_control_characters() {
         assert_eq!(show(OsStr::new("a\n\u{1b}[31m")), "a\\n\\u{1b}[31m");
         assert_eq!(show_text("\u{9b}\u{7f}\u{202e}\u{200f}\u{2029}ü"), "\\u{9b}\\u{7f}\\u{202e}\\u{200f}\\u{2029}ü");
+    }
+
+    #[test]
+    fn times_of_files_differ_however_odd_they_are() {
+        assert_eq!(Facts::time(2, 3), 2_000_000_003);
+        assert_eq!(Facts::time(-2, 999_999_999), -1_000_000_001);
+        let far = 1 << 34;
+        assert_ne!(Facts::time(far, 0), Facts::time(far, 1));
+        assert_ne!(Facts::time(far, 0), Facts::time(far + 1, 0));
+        assert_ne!(Facts::time(i64::MAX, 0), Facts::time(i64::MIN, 0));
     }
 
     #[test]

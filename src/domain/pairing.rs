@@ -40,6 +40,12 @@ impl Fold {
     }
 }
 
+impl From<Fold> for Box<[u8]> {
+    fn from(fold: Fold) -> Self {
+        fold.0
+    }
+}
+
 /// The key of the names that can have to do with one another: the stem, folded, with all picture extensions
 /// taken off, so that `a.jpg`, `a.jpg.txt`, `A.toml` and `a.jpg.png` meet.
 pub fn group_key(name: &OsStr) -> Fold {

@@ -86,13 +86,12 @@ impl Picture {
 /// Facts of an open file.
 pub fn facts(file: &File) -> std::io::Result<Facts> {
     let m = file.metadata()?;
-    let ns = |s: i64, ns: i64| i128::from(s) * 1_000_000_000 + i128::from(ns);
     Ok(Facts {
         dev: m.dev(),
         ino: m.ino(),
         size: m.size(),
-        mtime_ns: ns(m.mtime(), m.mtime_nsec()),
-        ctime_ns: ns(m.ctime(), m.ctime_nsec()),
+        mtime_ns: Facts::time(m.mtime(), m.mtime_nsec()),
+        ctime_ns: Facts::time(m.ctime(), m.ctime_nsec()),
     })
 }
 

@@ -12,7 +12,7 @@ impl Engine {
         for asking in self.arrivals.take_asking() {
             let now = self.ctx.clock.wall();
             // A file from another machine may be of tomorrow.
-            let since = Timestamp::from_nanosecond(asking.changed_ns).map_or(now, |at| at.min(now));
+            let since = Timestamp::from_nanosecond(asking.changed_ns.into()).map_or(now, |at| at.min(now));
             tracing::info!(drop = %asking.place, folder = %asking.place.folder, others = asking.others, "still waits for {}", asking.reason.words());
             self.ctx.tell.say(&News::Waiting {
                 place: asking.place,

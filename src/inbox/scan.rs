@@ -175,20 +175,30 @@ fn entry(folder: &RelPath, name: &OsStr, stat: &Stat, ignore: &IgnoreFn, now: Du
         (Some(special), _) => NameKind::Ignored(Why::Special(special)),
         (None, by_name) => by_name,
     };
-    let facts = facts(stat);
-    let age_ns = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX).saturating_sub(facts.ctime_ns);
-    Entry { kind, facts, age: Duration::from_nanos(u64::try_from(age_ns.max(0)).unwrap_or(u64::MAX)) }
+    Entry { kind, facts: facts(stat), age: age(stat, now) }
 }
 
+/// By the whole of its time, which its facts may not hold.
 #[allow(clippy::cast_lossless, clippy::unnecessary_cast, reason = "the fields' types differ between machines")]
+fn age(stat: &Stat, now: Duration) -> Duration {
+    let changed_ns = stat.st_ctime as i128 * 1_000_000_000 + stat.st_ctime_nsec as i128;
+    let age_ns = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX).saturating_sub(changed_ns);
+    Duration::from_nanos(u64::try_from(age_ns.max(0)).unwrap_or(u64::MAX))
+}
+
+#[allow(
+    clippy::cast_lossless,
+    clippy::cast_possible_wrap,
+    clippy::unnecessary_cast,
+    reason = "the fields' types differ between machines"
+)]
 fn facts(stat: &Stat) -> Facts {
-    let ns = |seconds: i128, nanos: i128| seconds * 1_000_000_000 + nanos;
     Facts {
         dev: stat.st_dev as u64,
         ino: stat.st_ino as u64,
         size: stat.st_size as u64,
-        mtime_ns: ns(stat.st_mtime as i128, stat.st_mtime_nsec as i128),
-        ctime_ns: ns(stat.st_ctime as i128, stat.st_ctime_nsec as i128),
+        mtime_ns: Facts::time(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        ctime_ns: Facts::time(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
     }
 }
 

@@ -51,15 +51,19 @@ pub fn same_inode(a: &Facts, b: &Facts) -> bool {
     (a.dev, a.ino) == (b.dev, b.ino)
 }
 
-#[allow(clippy::cast_lossless, clippy::unnecessary_cast, reason = "the fields' types differ between machines")]
+#[allow(
+    clippy::cast_lossless,
+    clippy::cast_possible_wrap,
+    clippy::unnecessary_cast,
+    reason = "the fields' types differ between machines"
+)]
 fn facts(stat: &Stat) -> Facts {
-    let ns = |seconds: i128, nanoseconds: i128| seconds * 1_000_000_000 + nanoseconds;
     Facts {
         dev: stat.st_dev as u64,
         ino: stat.st_ino as u64,
         size: stat.st_size as u64,
-        mtime_ns: ns(stat.st_mtime as i128, stat.st_mtime_nsec as i128),
-        ctime_ns: ns(stat.st_ctime as i128, stat.st_ctime_nsec as i128),
+        mtime_ns: Facts::time(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        ctime_ns: Facts::time(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::domain::ids::Place;
 pub(super) fn ask_at(item: &Item, verdict: &Verdict, after: Option<Duration>) -> Option<Nanos> {
     match verdict {
         Verdict::Wait(reason @ (Reason::Prompt | Reason::Image | Reason::Sidecar), None)
-            if item.asked != Some((*reason, item.quiet)) =>
+            if item.asked != Some(*reason) =>
         {
             after.map(|after| item.quiet.max(0).saturating_add(length(after)))
         }
@@ -45,18 +45,18 @@ impl Arrivals {
             return;
         };
         let item = &mut group.items[lead as usize];
-        item.asked = Some((reason, item.quiet));
-        let place = Place { folder: folder.path.clone(), name: item.name.clone() };
+        item.asked = Some(reason);
+        let place = Place { folder: folder.path.clone(), name: item.name.clone().into() };
         let changed_ns = item.facts.ctime_ns;
         let mut others = 0;
         for other in folder.groups.values().copied() {
             let Some(Some(group)) = self.groups.get_mut(other as usize) else { continue };
-            for slot in &mut group.slots {
+            for slot in &mut *group.slots {
                 let Some(at) = slot.ask.filter(|_| folder.reason(slot.state) == Some(reason)) else { continue };
                 slot.ask = None;
                 self.wakes.remove(&(at, Wake::Ask(other, slot.lead)));
                 let item = &mut group.items[slot.lead as usize];
-                item.asked = Some((reason, item.quiet));
+                item.asked = Some(reason);
                 others += 1;
             }
         }

@@ -56,6 +56,8 @@ pub(super) struct Folder {
     asked: Option<Option<(OsString, Facts)>>,
     /// What the engine answered; `None` until it did.
     state: Option<PresetState>,
+    /// The engine answered before: files may have been judged by other rules than those that count now.
+    answered: bool,
     stamp: u64,
     gate: Gate,
     pub(super) wake: Option<Nanos>,
@@ -63,7 +65,8 @@ pub(super) struct Folder {
     pub(super) rejects: BTreeSet<(Nanos, GroupId, u32)>,
     pub(super) names: HashMap<Fold, NameRec>,
     pub(super) names_wake: bool,
-    pub(super) blocked: BTreeSet<GroupId>,
+    /// Files that could not be read or moved, and why.
+    pub(super) blocked: BTreeMap<Box<OsStr>, Box<str>>,
     /// Groups of which a drop waits for something of its own.
     pub(super) waits: BTreeSet<GroupId>,
     /// How many drops are in which state.
@@ -94,6 +97,7 @@ impl Folder {
             preset_changing: false,
             asked: None,
             state: None,
+            answered: false,
             stamp: 0,
             gate: Gate::Settling,
             wake: None,
@@ -101,18 +105,23 @@ impl Folder {
             rejects: BTreeSet::new(),
             names: HashMap::new(),
             names_wake: false,
-            blocked: BTreeSet::new(),
+            blocked: BTreeMap::new(),
             waits: BTreeSet::new(),
             tally: BTreeMap::new(),
             standing: Standing::default(),
         }
     }
 
-    pub(super) fn view<'a>(&'a self, rules: &'a Rules, now: Nanos) -> View<'a> {
-        let (sidecar, reference) = match &self.state {
+    /// What the preset says about the files of a drop, as far as that is known.
+    fn rules(&self) -> (SidecarRule, ReferenceRule) {
+        match &self.state {
             Some(PresetState::Ok { sidecar, reference, .. }) => (*sidecar, *reference),
-            _ => (SidecarRule::default(), ReferenceRule::default()),
-        };
+            _ => Default::default(),
+        }
+    }
+
+    pub(super) fn view<'a>(&'a self, rules: &'a Rules, now: Nanos) -> View<'a> {
+        let (sidecar, reference) = self.rules();
         View { rules, sidecar, reference, names: &self.names, now }
     }
 
@@ -170,7 +179,7 @@ impl Folder {
 
     /// The preset that counts: spelled exactly, else the first by name.
     fn preset(&self) -> Option<&Item> {
-        let exact = self.presets.iter().find(|p| p.name == "preset.toml");
+        let exact = self.presets.iter().find(|p| &*p.name == "preset.toml");
         exact.or_else(|| self.presets.iter().min_by(|a, b| a.name.cmp(&b.name)))
     }
 
@@ -180,8 +189,8 @@ impl Folder {
     }
 
     pub(super) fn spare_presets(&self) -> impl Iterator<Item = &OsStr> {
-        let used = self.preset().map(|p| p.name.as_os_str());
-        self.presets.iter().map(|p| p.name.as_os_str()).filter(move |name| Some(*name) != used)
+        let used = self.preset().map(|p| &*p.name);
+        self.presets.iter().map(|p| &*p.name).filter(move |name| Some(*name) != used)
     }
 
     fn own_gate(&self) -> Gate {
@@ -218,7 +227,7 @@ impl Arrivals {
             self.stamp += 1;
             let folder = &mut self.folders[id as usize];
             folder.stamp = self.stamp;
-            let file = folder.preset().map(|p| p.name.clone());
+            let file = folder.preset().map(|p| p.name.clone().into());
             out.push(PresetQuery { folder: folder.path.clone(), file, stamp: folder.stamp });
         }
         out.sort_by(|a, b| a.folder.cmp(&b.folder));
@@ -233,12 +242,19 @@ impl Arrivals {
             return;
         }
         folder.state = Some(state);
+        // Before the first answer all were judged as if it said nothing, as nearly always it does; and very many may
+        // have come by then.
+        let as_judged = !std::mem::replace(&mut folder.answered, true) && folder.rules() == Default::default();
         let groups: Vec<GroupId> = folder.groups.values().copied().collect();
-        for group in groups {
-            if let Some(Some(group)) = self.groups.get_mut(group as usize) {
-                group.items.iter_mut().for_each(Item::void);
+        for id in groups {
+            let Some(Some(group)) = self.groups.get_mut(id as usize) else { continue };
+            let mut look = !as_judged;
+            for item in &mut *group.items {
+                look |= item.void();
             }
-            self.evaluate(group, nanos(now));
+            if look {
+                self.evaluate(id, nanos(now));
+            }
         }
         self.regate(id);
     }
@@ -395,7 +411,7 @@ impl Arrivals {
         let mut stale = false;
         if rests.is_none() && folder.scanned {
             folder.preset_gone = None;
-            let current = folder.preset().map(|p| (p.name.clone(), p.facts));
+            let current = folder.preset().map(|p| (p.name.clone().into(), p.facts));
             stale = folder.asked.as_ref().is_some_and(|asked| *asked != current);
             folder.asked = Some(current);
         }

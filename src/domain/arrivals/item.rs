@@ -1,6 +1,6 @@
 //! One file: what is known of it, and since when it is quiet.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::time::Duration;
 
 use super::words::{Entry, How, Reason};
@@ -34,7 +34,7 @@ pub(super) enum Sealed {
 }
 
 /// What the engine said about the drop that this file leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     None,
     /// Handed out, not answered yet. `true`: something changed meanwhile, so that an answer that it must
@@ -42,14 +42,14 @@ pub(super) enum Mark {
     Hand(bool),
     /// Planned, and no prompt was found.
     NoPrompt,
-    /// Cannot be read or moved.
-    Blocked(Box<str>),
+    /// Cannot be read or moved; why, its folder keeps.
+    Blocked,
 }
 
-/// A file that is looked after.
+/// A file that is looked after. There may be a hundred thousand of them, so that each byte counts.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
-    pub(super) name: OsString,
+    pub(super) name: Box<OsStr>,
     pub(super) kind: NameKind,
     pub(super) facts: Facts,
     /// Since when nothing changed, by its ctime; may be long before the program began.
@@ -64,21 +64,21 @@ pub(super) struct Item {
     /// It led a drop that was handed out as complete, with these facts.
     pub(super) told: bool,
     pub(super) mark: Mark,
-    /// It was told of as waiting for this, unchanged since then.
-    pub(super) asked: Option<(Reason, Nanos)>,
+    /// It was told of as waiting for this, quiet since then.
+    pub(super) asked: Option<Reason>,
 }
 
 impl Item {
     /// A file seen for the first time. It was not there at `floor`, so that it cannot have been quiet for
     /// longer, whatever a server's clock says.
-    pub(super) fn new(name: OsString, entry: &Entry, how: How, now: Nanos, floor: Option<Nanos>) -> Self {
+    pub(super) fn new(name: &OsStr, entry: &Entry, how: How, now: Nanos, floor: Option<Nanos>) -> Self {
         let sealed = match how {
             How::RenamedIn => Sealed::Renamed,
             How::Closed => Sealed::Closed,
             How::Scanned | How::Changed | How::Created | How::Touched => Sealed::No,
         };
         Self {
-            name,
+            name: name.into(),
             kind: entry.kind,
             facts: entry.facts,
             quiet: changed_at(entry, how, now, floor),
@@ -133,20 +133,28 @@ impl Item {
         let changed = before != (self.facts, self.sealed, self.not_whole, self.quiet);
         if changed {
             self.told = false;
-            if matches!(self.mark, Mark::Blocked(_)) {
+            if self.mark == Mark::Blocked {
                 self.mark = Mark::None;
+            }
+            if before.3 != self.quiet {
+                self.asked = None;
             }
         }
         changed
     }
 
-    /// Something that its drop depends on changed: what the engine found out is void.
-    pub(super) fn void(&mut self) {
+    /// Something that its drop depends on changed: what the engine found out is void. Answers whether that alone
+    /// may change what is to happen to the drop.
+    pub(super) fn void(&mut self) -> bool {
         match self.mark {
-            Mark::NoPrompt => self.mark = Mark::None,
+            Mark::NoPrompt => {
+                self.mark = Mark::None;
+                return true;
+            }
             Mark::Hand(_) => self.mark = Mark::Hand(true),
-            Mark::None | Mark::Blocked(_) => {}
+            Mark::None | Mark::Blocked => {}
         }
+        false
     }
 
     /// When a file without structure (a sidecar, a preset) counts as finished.

@@ -83,10 +83,10 @@ pub(super) fn judge(items: &[Item], view: &View<'_>) -> Vec<Judged> {
     out.extend(left.into_iter().map(|index| alone(items, index, passed_over.clone())));
     for (index, item) in items.iter().enumerate().filter(|(_, i)| i.kind == NameKind::Foreign) {
         let mut judged = alone(items, index, Verdict::Hand);
-        item.name.clone_into(&mut judged.unit.stem);
-        judged.verdict = match &item.mark {
+        judged.unit.stem = item.name.clone().into();
+        judged.verdict = match item.mark {
             Mark::Hand(_) => Verdict::Hand,
-            Mark::Blocked(_) => Verdict::Wait(Reason::Unreadable, None),
+            Mark::Blocked => Verdict::Wait(Reason::Unreadable, None),
             _ => not_before(item.settled_at(view.rules.settle), Reason::Settling, view)
                 .unwrap_or(Verdict::Go(CandidateKind::Foreign)),
         };
@@ -105,9 +105,9 @@ fn not_before(at: Nanos, reason: Reason, view: &View<'_>) -> Option<Verdict> {
 }
 
 fn verdict(items: &[Item], lead: usize, unit: &Unit, view: &View<'_>) -> Verdict {
-    match &items[lead].mark {
+    match items[lead].mark {
         Mark::Hand(_) => return Verdict::Hand,
-        Mark::Blocked(_) => return Verdict::Wait(Reason::Unreadable, None),
+        Mark::Blocked => return Verdict::Wait(Reason::Unreadable, None),
         Mark::NoPrompt => return Verdict::Wait(Reason::Prompt, None),
         Mark::None => {}
     }
@@ -204,11 +204,11 @@ fn finished(items: &[Item], parts: &[Part], unfinished: Reason, view: &View<'_>)
         let fault = if item.facts.size == 0 {
             let end = item.since.saturating_add(length(view.rules.give_up));
             wait_until(end, Reason::EmptySidecar, view)?;
-            Some(Failure::SidecarEmpty { name: item.name.clone() })
+            Some(Failure::SidecarEmpty { name: item.name.clone().into() })
         } else {
             wait_until(item.finished_at(view.rules.settle), unfinished, view)?;
             let bytes = item.facts.size;
-            (bytes > MAX_SIDECAR_BYTES).then(|| Failure::SidecarTooLarge { name: item.name.clone(), bytes })
+            (bytes > MAX_SIDECAR_BYTES).then(|| Failure::SidecarTooLarge { name: item.name.clone().into(), bytes })
         };
         failure = failure.or(fault);
     }
@@ -217,7 +217,7 @@ fn finished(items: &[Item], parts: &[Part], unfinished: Reason, view: &View<'_>)
 
 fn clash(items: &[Item], unit: &Unit) -> Option<Failure> {
     let clash = unit.clash?;
-    Some(Failure::TwoOfAKind { says: clash.says, names: clash.between.map(|i| items[i].name.clone()) })
+    Some(Failure::TwoOfAKind { says: clash.says, names: clash.between.map(|i| items[i].name.clone().into()) })
 }
 
 fn wait_until(at: Nanos, reason: Reason, view: &View<'_>) -> Step<()> {

@@ -13,6 +13,7 @@
 //! touches no file.
 
 mod asks;
+mod few;
 mod folders;
 mod item;
 mod judge;
@@ -27,8 +28,10 @@ mod views;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 
+use self::few::Few;
 use self::folders::{Folder, Gate};
 use self::item::{Item, Mark, Nanos, mono, nanos};
 use self::judge::{Judged, Verdict, View, judge, settled};
@@ -44,10 +47,23 @@ use super::pairing::{Fold, group_key};
 type FolderId = u32;
 type GroupId = u32;
 
+/// What the names of a group have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum GroupKey {
-    Named(Fold),
-    Foreign(OsString),
+struct GroupKey(Box<[u8]>);
+
+impl GroupKey {
+    fn of(name: &OsStr, kind: NameKind) -> Self {
+        if kind == NameKind::Foreign { Self::foreign(name) } else { Self::named(group_key(name)) }
+    }
+
+    fn named(fold: Fold) -> Self {
+        Self(fold.into())
+    }
+
+    /// Of one name alone: the slash, which no name holds, keeps it apart from others.
+    fn foreign(name: &OsStr) -> Self {
+        Self([b"/", name.as_bytes()].concat().into())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,10 +78,9 @@ enum Wake {
 #[derive(Debug)]
 struct Group {
     folder: FolderId,
-    key: GroupKey,
-    items: Vec<Item>,
+    items: Few<Item>,
     /// Verdicts as of the last look; `lead` numbers an item.
-    slots: Vec<Slot>,
+    slots: Few<Slot>,
     wake: Option<Nanos>,
 }
 
@@ -283,15 +298,16 @@ impl Arrivals {
 
     /// The drop led by `place` can be seen but not read or moved: it waits until the next scan.
     pub fn blocked(&mut self, place: &Place, reason: &str, now: Mono) {
-        self.mark(place, Mark::Blocked(reason.into()), now);
+        let Some((id, _)) = self.find(place) else { return };
+        if let Some(Some(group)) = self.groups.get(id as usize) {
+            self.folders[group.folder as usize].blocked.insert(place.name.as_os_str().into(), reason.into());
+        }
+        self.mark(place, Mark::Blocked, now);
     }
 
     fn mark(&mut self, place: &Place, mark: Mark, now: Mono) {
         let Some((id, index)) = self.find(place) else { return };
         let Some(Some(group)) = self.groups.get_mut(id as usize) else { return };
-        if matches!(mark, Mark::Blocked(_)) {
-            self.folders[group.folder as usize].blocked.insert(id);
-        }
         let item = &mut group.items[index];
         item.mark = if item.mark == Mark::Hand(true) { Mark::None } else { mark };
         self.evaluate(id, nanos(now));
@@ -307,10 +323,6 @@ impl Arrivals {
     }
 
     // ---- groups -----------------------------------------------------------------------------------------
-
-    fn key_of(name: &OsStr, kind: NameKind) -> GroupKey {
-        if kind == NameKind::Foreign { GroupKey::Foreign(name.to_owned()) } else { GroupKey::Named(group_key(name)) }
-    }
 
     /// Whether a candidate that was handed out stands as it did then, in a folder that is served.
     pub fn is_current(&self, candidate: &Candidate) -> bool {
@@ -330,10 +342,10 @@ impl Arrivals {
 
     fn find_in(&self, folder: FolderId, name: &OsStr) -> Option<(GroupId, usize)> {
         let groups = &self.folders[folder as usize].groups;
-        [GroupKey::Named(group_key(name)), GroupKey::Foreign(name.to_owned())].iter().find_map(|key| {
+        [GroupKey::named(group_key(name)), GroupKey::foreign(name)].iter().find_map(|key| {
             let id = *groups.get(key)?;
             let items = &self.groups[id as usize].as_ref()?.items;
-            Some((id, items.iter().position(|i| i.name == name)?))
+            Some((id, items.iter().position(|i| *i.name == *name)?))
         })
     }
 
@@ -341,7 +353,7 @@ impl Arrivals {
         if let Some(&id) = self.folders[folder as usize].groups.get(&key) {
             return id;
         }
-        let group = Group { folder, key: key.clone(), items: Vec::new(), slots: Vec::new(), wake: None };
+        let group = Group { folder, items: Few::new(), slots: Few::new(), wake: None };
         let id = if let Some(id) = self.free_groups.pop() {
             self.groups[id as usize] = Some(group);
             id
@@ -357,7 +369,7 @@ impl Arrivals {
     fn evaluate(&mut self, id: GroupId, now: Nanos) {
         let Some(Some(group)) = self.groups.get_mut(id as usize) else { return };
         let folder = &mut self.folders[group.folder as usize];
-        for slot in group.slots.drain(..) {
+        for slot in std::mem::replace(&mut group.slots, Few::new()).iter() {
             folder.unqueue(&(slot.arrived, id, slot.lead), slot.state);
             if let Some(at) = slot.ask {
                 self.wakes.remove(&(at, Wake::Ask(id, slot.lead)));
@@ -369,8 +381,6 @@ impl Arrivals {
                 self.wakes.remove(&(at, Wake::Group(id)));
             }
             let owner = group.folder;
-            folder.groups.remove(&group.key);
-            folder.blocked.remove(&id);
             self.groups[id as usize] = None;
             self.free_groups.push(id);
             self.queue_folder(owner);
@@ -378,8 +388,7 @@ impl Arrivals {
         }
         let judged = judge(&group.items, &folder.view(&self.rules, now));
         let mut wake: Option<Nanos> = None;
-        // Of a hundred thousand groups each byte counts.
-        group.slots.reserve_exact(judged.len());
+        let mut slots = Vec::with_capacity(judged.len());
         for Judged { lead, verdict, .. } in judged {
             let ask = asks::ask_at(&group.items[lead], &verdict, self.rules.tell_after);
             let state = match verdict {
@@ -400,8 +409,9 @@ impl Arrivals {
             if matches!(state, SlotState::Wait(_)) {
                 folder.waits.insert(id);
             }
-            group.slots.push(Slot { lead, arrived, state, ask });
+            slots.push(Slot { lead, arrived, state, ask });
         }
+        group.slots = slots.into();
         if group.wake != wake {
             if let Some(at) = group.wake {
                 self.wakes.remove(&(at, Wake::Group(id)));
@@ -418,7 +428,7 @@ impl Arrivals {
 
 fn candidate(folder: &RelPath, items: &[Item], judged: &Judged, view: &View<'_>) -> Option<Candidate> {
     let Verdict::Go(kind) = judged.verdict.clone() else { return None };
-    let member = |index: usize| Member { name: items[index].name.clone(), facts: items[index].facts };
+    let member = |index: usize| Member { name: items[index].name.clone().into(), facts: items[index].facts };
     let sidecars = judged.unit.parts.iter().filter_map(|part| {
         let NameKind::Sidecar(kind) = items[part.index].kind else { return None };
         let file = member(part.index);

@@ -106,7 +106,7 @@ impl Arrivals {
     }
 
     pub(super) fn evaluate_name(&mut self, id: FolderId, stem: &OsStr, now: Nanos) {
-        let key = GroupKey::Named(stem_key(stem));
+        let key = GroupKey::named(stem_key(stem));
         if let Some(&group) = self.folders[id as usize].groups.get(&key) {
             self.evaluate(group, now);
         }

@@ -1,10 +1,10 @@
 //! Taking in what was seen: single observations and whole scans.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 
 use super::item::{Item, Mark, Nanos, length, nanos};
 use super::words::{Entry, How};
-use super::{Arrivals, FolderId, GroupId, Wake};
+use super::{Arrivals, FolderId, GroupId, GroupKey, Wake};
 use crate::domain::ids::{Mono, Place, RelPath};
 use crate::domain::kinds::{NameKind, Why, is_preset};
 
@@ -152,23 +152,24 @@ impl Arrivals {
 
     /// What was blocked is looked at again.
     fn try_again(&mut self, id: FolderId, now: Nanos) {
-        for group in std::mem::take(&mut self.folders[id as usize].blocked) {
-            if let Some(Some(group)) = self.groups.get_mut(group as usize) {
-                for item in group.items.iter_mut().filter(|i| matches!(i.mark, Mark::Blocked(_))) {
-                    item.mark = Mark::None;
-                }
+        for name in std::mem::take(&mut self.folders[id as usize].blocked).into_keys() {
+            let Some((group, index)) = self.find_in(id, &name) else { continue };
+            if let Some(Some(record)) = self.groups.get_mut(group as usize)
+                && record.items[index].mark == Mark::Blocked
+            {
+                record.items[index].mark = Mark::None;
+                self.evaluate(group, now);
             }
-            self.evaluate(group, now);
         }
     }
 
-    fn not_seen_since(&self, id: FolderId, started: Nanos) -> Vec<OsString> {
+    fn not_seen_since(&self, id: FolderId, started: Nanos) -> Vec<Box<OsStr>> {
         let record = &self.folders[id as usize];
         let groups = record.groups.values().filter_map(|group| self.groups[*group as usize].as_ref());
-        let files = groups.flat_map(|group| &group.items).chain(&record.presets).map(|i| (&i.name, i.seen));
-        let others = record.ignored.iter().map(|(name, (_, seen))| (name, *seen));
-        let folders = record.children.iter().map(|(name, seen)| (name, *seen));
-        files.chain(others).chain(folders).filter(|(_, seen)| *seen < started).map(|(name, _)| name.clone()).collect()
+        let files = groups.flat_map(|group| group.items.iter()).chain(&record.presets).map(|i| (&*i.name, i.seen));
+        let others = record.ignored.iter().map(|(name, (_, seen))| (name.as_os_str(), *seen));
+        let folders = record.children.iter().map(|(name, seen)| (name.as_os_str(), *seen));
+        files.chain(others).chain(folders).filter(|(_, seen)| *seen < started).map(|(name, _)| name.into()).collect()
     }
 
     fn put(&mut self, id: FolderId, name: &OsStr, entry: &Entry, how: How, now: Nanos) {
@@ -194,10 +195,10 @@ impl Arrivals {
                 }
             }
             NameKind::Preset => {
-                let changed = if let Some(item) = record.presets.iter_mut().find(|p| p.name == name) {
+                let changed = if let Some(item) = record.presets.iter_mut().find(|p| *p.name == *name) {
                     item.observe(entry, how, now).then_some(item.quiet)
                 } else {
-                    let item = Item::new(name.to_owned(), entry, how, now, floor);
+                    let item = Item::new(name, entry, how, now, floor);
                     let quiet = item.quiet;
                     record.presets.push(item);
                     Some(quiet)
@@ -215,24 +216,25 @@ impl Arrivals {
 
     fn put_file(&mut self, id: FolderId, name: &OsStr, entry: &Entry, how: How, now: Nanos) {
         let floor = self.folders[id as usize].last_scan;
-        let group = self.group(id, Self::key_of(name, entry.kind));
+        let group = self.group(id, GroupKey::of(name, entry.kind));
         let Some(Some(record)) = self.groups.get_mut(group as usize) else { return };
-        let quiet = if let Some(item) = record.items.iter_mut().find(|i| i.name == name) {
+        let quiet = if let Some(item) = record.items.iter_mut().find(|i| *i.name == *name) {
             if !item.observe(entry, how, now) {
                 return;
             }
             item.quiet
         } else {
-            let item = Item::new(name.to_owned(), entry, how, now, floor);
+            let item = Item::new(name, entry, how, now, floor);
             let quiet = item.quiet;
             // Ordered by name, so that what is equally old goes in that order.
             let at = record.items.partition_point(|i| i.name < item.name);
-            record.items.reserve_exact(1);
             record.items.insert(at, item);
             self.files += 1;
             quiet
         };
-        record.items.iter_mut().for_each(Item::void);
+        for item in &mut *record.items {
+            item.void();
+        }
         self.bump(id, quiet);
         self.evaluate(group, now);
     }
@@ -267,7 +269,7 @@ impl Arrivals {
         let is_file = matches!(kind, NameKind::Picture(_) | NameKind::Sidecar(_) | NameKind::Foreign);
         (kind != NameKind::Folder && record.children.contains_key(name))
             || (!matches!(kind, NameKind::Ignored(_)) && record.ignored.contains_key(name))
-            || (kind != NameKind::Preset && record.presets.iter().any(|p| p.name == name))
+            || (kind != NameKind::Preset && record.presets.iter().any(|p| *p.name == *name))
             || (!is_file && self.find_in(id, name).is_some())
     }
 
@@ -286,15 +288,22 @@ impl Arrivals {
         } else if record.ignored.remove(name).is_some() {
             self.bump(id, now);
             self.regate(id);
-        } else if let Some(at) = record.presets.iter().position(|p| p.name == name) {
+        } else if let Some(at) = record.presets.iter().position(|p| *p.name == *name) {
             record.presets.swap_remove(at);
             record.preset_gone = Some(now);
             self.bump(id, now);
             self.refresh_folder(id, now);
         } else if let Some((group, index)) = self.find_in(id, name) {
-            if let Some(Some(group)) = self.groups.get_mut(group as usize) {
-                group.items.remove(index);
-                group.items.iter_mut().for_each(Item::void);
+            let folder = &mut self.folders[id as usize];
+            folder.blocked.remove(name);
+            if let Some(Some(record)) = self.groups.get_mut(group as usize) {
+                if let [last] = &*record.items {
+                    folder.groups.remove(&GroupKey::of(name, last.kind));
+                }
+                record.items.remove(index);
+                for item in &mut *record.items {
+                    item.void();
+                }
                 self.files -= 1;
             }
             self.bump(id, now);

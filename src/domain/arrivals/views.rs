@@ -36,11 +36,11 @@ impl Arrivals {
     fn slot_wait(folder: &Folder, group: &Group, slot: &Slot) -> Option<Waiting> {
         let item = &group.items[slot.lead as usize];
         let reason = folder.reason(slot.state)?;
-        let detail = match (&item.mark, reason) {
-            (Mark::Blocked(why), Reason::Unreadable) => Some(why.to_string()),
+        let detail = match (item.mark, reason) {
+            (Mark::Blocked, Reason::Unreadable) => folder.blocked.get(&item.name).map(ToString::to_string),
             _ => None,
         };
-        let place = Place { folder: folder.path.clone(), name: item.name.clone() };
+        let place = Place { folder: folder.path.clone(), name: item.name.clone().into() };
         Some(Waiting { place, reason, since: mono(item.quiet), detail })
     }
 

@@ -354,7 +354,7 @@ pub struct Asking {
     /// [`Reason::Prompt`], [`Reason::Image`] or [`Reason::Sidecar`].
     pub reason: Reason,
     /// Its ctime, nanoseconds since 1970.
-    pub changed_ns: i128,
+    pub changed_ns: i64,
     /// How many others of its folder wait for the same, and are told of with it.
     pub others: usize,
 }

@@ -442,14 +442,15 @@ fn the_map_names_every_room_and_leads_to_what_is_there() {
     for span in spans(&map) {
         let (file, name) = span.split_once("::").unwrap_or((span, ""));
         let file = file.strip_prefix("src/").unwrap_or(file);
-        if Path::new(file).extension().is_some_and(|e| e == "rs") && file.contains('/') && !file.starts_with("tests/") {
+        let beside = ["tests/", "benches/"].iter().any(|below| file.starts_with(below));
+        if Path::new(file).extension().is_some_and(|e| e == "rs") && file.contains('/') && !beside {
             let found = sources.iter().find(|s| s.path == file).unwrap_or_else(|| panic!("`{span}`: no such file"));
             let code = blank(&found.text);
             let words = tokens(&code);
             let defined = ["fn", "struct", "enum", "trait", "const", "type"];
             let there = words.windows(2).any(|two| defined.contains(&two[0]) && two[1] == name);
             assert!(name.is_empty() || there, "`{span}`: {file} does not define it");
-        } else if ["src/", "tests/", "systemd/", ".ci/"].iter().any(|below| span.starts_with(below)) {
+        } else if ["src/", "tests/", "benches/", "systemd/", ".ci/"].iter().any(|below| span.starts_with(below)) {
             assert!(root().join(span).exists(), "`{span}` is not there");
         }
     }

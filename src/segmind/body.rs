@@ -68,7 +68,7 @@ impl Body {
 
     /// Opens the picture, if there is one: the body to send and its exact length in bytes. Errors name the
     /// file.
-    pub(super) async fn open(self) -> io::Result<(reqwest::Body, u64)> {
+    pub async fn open(self) -> io::Result<(reqwest::Body, u64)> {
         let Some(path) = self.file else {
             let length = self.before.len() as u64;
             return Ok((self.before.into(), length));

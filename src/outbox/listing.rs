@@ -2,8 +2,8 @@
 //!
 //! Promises: the number is the first for which no member's name is taken in its folder. A folder is listed
 //! once and remembered by its identity and mtime, so that thousands of results for one folder don't list it
-//! thousands of times; a name that others put there while we do, too, may be seen a moment later. What comes between the look and the publish is caught there, by renaming without
-//! replacing; this is a choice, not a lock.
+//! thousands of times; a name that others put there while we do, too, may be seen a moment later. What comes between
+//! the look and the publish is caught there, by renaming without replacing; this is a choice, not a lock.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -54,8 +54,8 @@ impl Listing {
     fn is_fresh(&self, mtime: Mtime) -> bool {
         let age = self.since.elapsed();
         // While several results go to one folder at once, its mtime is always another one, by our own doing. It is
-        // listed anew all the same, as often as costs a tenth of the time.
-        age < MAX_AGE && (self.mtime == mtime || self.ours && age < self.took * 10)
+        // listed anew all the same, as often as costs a fiftieth of the time.
+        age < MAX_AGE && (self.mtime == mtime || self.ours && age < self.took * 50)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{fstat, fsync};
 use rustix::io::Errno;
@@ -24,10 +24,11 @@ struct Turns {
     failed: Option<(u64, Errno)>,
     /// Those who have not returned yet.
     users: usize,
+    /// Tells those who wait for this directory, and nobody else.
+    ended_one: Arc<Condvar>,
 }
 
 static TURNS: Mutex<BTreeMap<Id, Turns>> = Mutex::new(BTreeMap::new());
-static ENDED: Condvar = Condvar::new();
 
 /// Syncs an open directory, together with whoever asks for the same meanwhile.
 pub(super) fn sync_shared(directory: impl AsFd) -> Result<(), Errno> {
@@ -41,6 +42,7 @@ fn shared(directory: impl AsFd, sync: impl Fn() -> Result<(), Errno>) -> Result<
     let mut all = lock();
     let turns = all.entry(id).or_default();
     turns.users += 1;
+    let ended_one = Arc::clone(&turns.ended_one);
     // One that runs now may have begun before the caller's change.
     let mine = turns.begun + 1;
     let done = loop {
@@ -52,7 +54,7 @@ fn shared(directory: impl AsFd, sync: impl Fn() -> Result<(), Errno>) -> Result<
             };
         }
         if turns.running {
-            all = ENDED.wait(all).unwrap_or_else(PoisonError::into_inner);
+            all = ended_one.wait(all).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
         turns.begun += 1;
@@ -67,7 +69,7 @@ fn shared(directory: impl AsFd, sync: impl Fn() -> Result<(), Errno>) -> Result<
         if let Err(e) = done {
             turns.failed = Some((number, e));
         }
-        ENDED.notify_all();
+        ended_one.notify_all();
     };
     if let Some(turns) = all.get_mut(&id) {
         turns.users -= 1;

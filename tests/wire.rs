@@ -15,6 +15,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use reimagined::domain::life::{OutputName, ShotEvent};
+use reimagined::ledger::Ledger as _;
+use reimagined::ledger::sqlite::SqliteLedger;
 use serde_json::json;
 use support::api::{CREDITS, UPLOAD};
 use support::{Answer, KEY, Site, pictures};
@@ -214,8 +217,23 @@ fn json_that_came_whole_counts_although_its_connection_broke() {
     );
 }
 
+/// Its name is committed, as it is with the receipt where the outbox can be looked into.
+fn name_it(site: &Site) {
+    let mut ledger = SqliteLedger::open(&site.path("state/ledger.db")).unwrap();
+    let open = ledger.open_drops().unwrap().remove(0);
+    let name = OutputName { picture: "a.png".into(), provenance: None };
+    let shot = open.drop.shots[0].apply(ShotEvent::Name { name }).unwrap();
+    ledger.step(open.drop.id, &shot, shot.state.billed()).unwrap();
+}
+
 #[test]
 fn a_received_picture_whose_name_a_power_cut_undid_is_delivered() {
+    for is_named in [false, true] {
+        what_a_power_cut_undid_is_delivered(is_named);
+    }
+}
+
+fn what_a_power_cut_undid_is_delivered(is_named: bool) {
     let site = Site::new();
     site.put("inbox/sub/a.txt", "x");
     let gate = support::Gate::default();
@@ -235,6 +253,9 @@ fn a_received_picture_whose_name_a_power_cut_undid_is_delivered() {
     let sealed = site.path("state/spool").join(image().unwrap());
     std::fs::rename(&sealed, sealed.with_extension("part")).unwrap();
     std::fs::rename(&aside, &outbox).unwrap();
+    if is_named {
+        name_it(&site);
+    }
     assert_eq!(site.once(), 0, "{}", site.describe());
     assert_eq!(site.files("outbox").get(Path::new("sub/a.png")), Some(&picture()));
     assert_eq!(site.api.calls().len(), 1);

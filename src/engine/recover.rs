@@ -230,7 +230,7 @@ fn seal_what_came_whole(ctx: &Ctx, open: &[OpenDrop], good: bool) -> Result<(), 
         let ended = shot.is_some_and(|s| match s.state {
             ShotState::Sending { .. } | ShotState::Answered { .. } => false,
             // A power cut undid the name under which it was sealed.
-            ShotState::Received { .. } => sealed,
+            ShotState::Received { .. } | ShotState::Publishing { .. } => sealed,
             // Where the ledger's end is missing, it may have been sent.
             ShotState::Due { .. } => good,
             _ => true,

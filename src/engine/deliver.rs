@@ -72,9 +72,10 @@ async fn keep_part(
         let picture = Spooled { blake3: print.to_string(), bytes: sealed.bytes, extension: extension.into(), at: now };
         let kept = was.apply(ShotEvent::Receive { picture });
         let kept = kept.map_err(|e| KeepFault::Environment(e.to_string()))?;
-        // What is alone in its set can have its name in the same commit. Where none can be had now, it is looked
-        // for when the shot is published.
-        let named = if open.drop.shots.len() == 1 { named(&again, &open, &frozen, &kept, None, 1).ok() } else { None };
+        // What is alone in its set can have its name in the same commit, unless the receipt would have to wait for a
+        // server. Where none can be had now, it is looked for when the shot is published.
+        let at_once = open.drop.shots.len() == 1 && !again.site.far;
+        let named = if at_once { named(&again, &open, &frozen, &kept, None, 1).ok() } else { None };
         Ok(named.map_or(Kept { shot: kept, number: None }, |(n, shot)| Kept { shot, number: Some(n) }))
     })
     .await
@@ -146,21 +147,24 @@ async fn came_already(ctx: &Ctx, id: DropId, no: ShotNo) -> bool {
 }
 
 /// Publishes a received shot: commits its name, then provenance and picture, then commits the delivery.
-/// `number` is the set's, if it was chosen already.
-pub(super) async fn publish(ctx: Ctx, open: OpenDrop, frozen: Frozen, mut shot: Shot) {
+/// `is_lost`: its originals are nowhere.
+pub(super) async fn publish(ctx: Ctx, open: OpenDrop, frozen: Frozen, mut shot: Shot, is_lost: bool) {
     let id = open.drop.id;
     let mut number = open.number;
-    let done = deliver(&ctx, &open, &frozen, &mut shot, &mut number).await;
+    // The originals of a drop with one shot go to the archive next: their names can be in the same commit.
+    let files = open.drop.shots.len() == 1 && open.filing.is_none() && !ctx.site.far && !is_lost;
+    let done = deliver(&ctx, &open, &frozen, &mut shot, &mut number, files).await;
     ctx.send(Event::Published { drop: id, number, now: Box::new(shot), done }).await;
 }
 
-/// The names of the originals, where the shot was the only one.
+/// The names of the originals, where they are chosen, too (`files`).
 async fn deliver(
     ctx: &Ctx,
     open: &OpenDrop,
     frozen: &Frozen,
     shot: &mut Shot,
     number: &mut Option<u32>,
+    files: bool,
 ) -> Result<Option<Filing>, String> {
     let id = open.drop.id;
     // Names that turned out to be taken although no listing shows them yet.
@@ -184,9 +188,7 @@ async fn deliver(
         let open = OpenDrop { number: *number, ..open.clone() };
         let put = move || {
             put_out(&again, &open, &frozen, &named)?;
-            // Its originals go to the archive next: their names can be in the same commit.
-            let alone = open.drop.shots.len() == 1 && open.filing.is_none();
-            Ok(if alone { file::choose(&again, &open, Fate::Archive, 1).ok() } else { None })
+            Ok(if files { file::choose(&again, &open, Fate::Archive, 1).ok() } else { None })
         };
         match blocking(put).await? {
             Ok(filing) => break filing,

@@ -35,6 +35,8 @@ pub struct Site {
     pub errors: PathBuf,
     /// Ledger, spool, status.
     pub state_dir: PathBuf,
+    /// Outbox, archive or errors lie with a server, and a look into them can take as long as it is silent.
+    pub far: bool,
     /// Device and inode of the daemon's own folders as they were when they were found to keep apart.
     ids: Vec<Option<(u64, u64)>>,
 }
@@ -97,6 +99,9 @@ impl Site {
             archive: folders.archive.clone(),
             errors: folders.errors.clone(),
             state_dir: state_dir.to_path_buf(),
+            far: [&folders.outbox, &folders.archive, &folders.errors]
+                .into_iter()
+                .any(|path| filesystem_kind(path).is_ok_and(|kind| kind.is_network())),
             ids: Vec::new(),
         };
         site.overlap()?;

@@ -160,7 +160,8 @@ impl Engine {
                 may_publish = false;
                 work.busy.insert(shot.no);
                 let (open, frozen) = (work.open.clone(), work.frozen.clone());
-                self.spawn(deliver::publish(ctx, open, frozen, shot));
+                let is_lost = work.lost.is_some();
+                self.spawn(deliver::publish(ctx, open, frozen, shot, is_lost));
             }
         }
         let Some(work) = self.works.get_mut(&id) else { return };

@@ -69,10 +69,11 @@ fn say_warnings(config: &Config) {
     }
 }
 
-/// One thread carries everything that waits, so that what it hands to itself costs no switch; what blocks or computes
-/// for long has threads of its own, which go when idle.
+/// The loop has this thread; two others carry what waits for the network, so that answers are read whatever holds the
+/// loop up; what blocks has threads of its own, which go when idle.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
         .max_blocking_threads(16)
         .thread_keep_alive(Duration::from_secs(5))
         .enable_all()

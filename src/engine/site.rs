@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::domain::ids::{RelPath, show};
 use crate::outbox::folder::Folder;
-use crate::outbox::fskind::filesystem_kind;
+use crate::outbox::fskind::{FsKind, filesystem_kind};
 use crate::outbox::overlap::{Overlap, same_or_nested};
 use crate::outbox::room::{self, Room};
 use crate::outbox::spool;
@@ -101,7 +101,7 @@ impl Site {
             state_dir: state_dir.to_path_buf(),
             far: [&folders.outbox, &folders.archive, &folders.errors]
                 .into_iter()
-                .any(|path| filesystem_kind(path).is_ok_and(|kind| kind.is_network())),
+                .any(|path| filesystem_kind(path).is_ok_and(FsKind::is_network)),
             ids: Vec::new(),
         };
         site.overlap()?;

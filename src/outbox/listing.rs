@@ -20,6 +20,9 @@ use crate::domain::names::{fold, try_first_free};
 /// filesystems that cache attributes).
 const MAX_AGE: Duration = Duration::from_secs(30);
 
+/// Nor for longer while its mtime changes by what we put there: others may put something there, too.
+const MAX_AGE_OF_OURS: Duration = Duration::from_secs(5);
+
 /// Folders remembered at most.
 const MAX_FOLDERS: usize = 32;
 
@@ -55,7 +58,7 @@ impl Listing {
         let age = self.since.elapsed();
         // While several results go to one folder at once, its mtime is always another one, by our own doing. It is
         // listed anew all the same, as often as costs a fiftieth of the time.
-        age < MAX_AGE && (self.mtime == mtime || self.ours && age < self.took * 50)
+        age < MAX_AGE && (self.mtime == mtime || self.ours && age < (self.took * 50).min(MAX_AGE_OF_OURS))
     }
 }
 

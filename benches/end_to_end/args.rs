@@ -37,6 +37,10 @@ pub struct Args {
     /// Leave the rivals out (curl, Python).
     #[arg(long)]
     pub no_rivals: bool,
+    /// Leave the (emptied) files of the runs where they are, so that a run soon after this one is not slowed by that
+    /// they are deleted.
+    #[arg(long)]
+    pub keep: bool,
     /// A directory on the disk that is measured.
     #[arg(long)]
     pub dir: Option<PathBuf>,

@@ -4,43 +4,56 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder as _};
 use tempfile::TempDir;
 
-/// How long ext4 without a journal keeps off inodes that were just deleted. Whoever makes files meanwhile looks at
-/// each of them first.
-const DELETED: Duration = Duration::from_secs(6);
-
-/// Folders of one run, on the disk that is measured; gone with the value, and with them what that costs the next.
+/// Folders of one run, on the disk that is measured. They stay until all is measured ([`Places`]): ext4 without a
+/// journal keeps off inodes that were deleted in the last minutes, and whoever makes files meanwhile looks at each
+/// of them first.
 pub struct Place {
-    dir: Option<TempDir>,
+    dir: PathBuf,
+}
+
+/// Where the places of all runs lie; gone with the value, and all of them with it, unless they are kept.
+pub struct Places {
+    dir: TempDir,
+}
+
+impl Places {
+    /// None yet.
+    pub fn new(within: &Path, keep: bool) -> Self {
+        let dir = tempfile::Builder::new().prefix("end-to-end-").disable_cleanup(keep).tempdir_in(within).unwrap();
+        Self { dir }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        drop(self.dir.take());
+        // Their room is given back, and their inodes are not.
+        for entry in walkdir::WalkDir::new(&self.dir).into_iter().filter_map(Result::ok) {
+            if entry.file_type().is_file() {
+                let _ = fs::OpenOptions::new().write(true).open(entry.path()).and_then(|file| file.set_len(0));
+            }
+        }
         rustix::fs::sync();
-        thread::sleep(DELETED);
     }
 }
 
 impl Place {
     /// Empty folders.
-    pub fn new(within: &Path) -> Self {
-        let dir = tempfile::Builder::new().prefix("end-to-end-").tempdir_in(within).unwrap();
+    pub fn new(within: &Places) -> Self {
+        let dir = tempfile::Builder::new().prefix("run-").tempdir_in(within.dir.path()).unwrap().keep();
         for folder in ["inbox", "working", "outbox", "archive", "errors", "stage", "state"] {
-            fs::create_dir(dir.path().join(folder)).unwrap();
+            fs::create_dir(dir.join(folder)).unwrap();
         }
-        Self { dir: Some(dir) }
+        Self { dir }
     }
 
     /// A path in it.
     pub fn path(&self, rel: &str) -> PathBuf {
-        self.dir.as_ref().unwrap().path().join(rel)
+        self.dir.join(rel)
     }
 
     /// The configuration of `reimagined`: no limits, no waits for sidecars, the rest as it comes.

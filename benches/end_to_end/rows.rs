@@ -11,7 +11,7 @@ use reimagined::ledger::sqlite::SqliteLedger;
 use super::api::Api;
 use super::args::{Args, Row};
 use super::measure::{count, cpu, median, memory, sleeps, wait};
-use super::place::{Place, photograph};
+use super::place::{Place, Places, photograph};
 use super::rivals::{Job, Rival, Running, daemon, wait_for_daemon};
 
 /// What all rows use.
@@ -19,6 +19,7 @@ struct Bench<'a> {
     args: &'a Args,
     api: Api,
     dir: PathBuf,
+    places: Places,
     binary: PathBuf,
     picture: Vec<u8>,
 }
@@ -29,7 +30,7 @@ pub fn run(args: &Args) {
     let binary = args.binary.clone().unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_reimagined")));
     // About 200 KB, as both what is dropped and what comes back.
     let picture = photograph(1024, 768, 14, 85);
-    let bench = Bench { args, api: Api::start(&picture), dir, binary, picture };
+    let bench = Bench { args, api: Api::start(&picture), places: Places::new(&dir, args.keep), dir, binary, picture };
     println!(
         "{} of {} KB, {} in flight, {} round(s); on {}, {} CPUs\n",
         args.pictures,
@@ -75,7 +76,7 @@ impl<'a> Bench<'a> {
     }
 
     fn place(&self) -> Place {
-        Place::new(&self.dir)
+        Place::new(&self.places)
     }
 
     /// Pictures per second and CPU per picture.

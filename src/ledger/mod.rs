@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod past;
+pub mod returning;
 pub mod sqlite;
 pub mod thread;
 
@@ -370,6 +371,9 @@ pub trait Ledger: Send {
 
     /// The drop is closed; its plan is forgotten.
     fn close(&mut self, id: DropId, ending: Ending, reason: Option<&str>, now: Timestamp) -> Result<(), LedgerError>;
+
+    /// What the two below may find; good for as long as the ledger is open.
+    fn returning(&self) -> std::sync::Arc<returning::Returning>;
 
     /// The newest unused drop with this recognition that ended in errors or went back.
     fn recognise(&mut self, recognition: Fingerprint) -> Result<Option<Known>, LedgerError>;

@@ -23,14 +23,17 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 pub use self::past::SqlitePast;
+use super::returning::Returning;
 use super::{
-    Ending, Failure, Filed, Filing, Known, Ledger, LedgerError, Limits, Moment, NewDrop, Older, OpenDrop, Sent, Usage,
+    Ending, Failure, Filed, Filing, Known, Ledger, LedgerError, Limits, Moment, NewDrop, Older, OpenDrop, Role, Sent,
+    Usage,
 };
 use crate::domain::ids::{DropId, Fingerprint, ShotNo};
 use crate::domain::life::Shot;
@@ -46,6 +49,7 @@ pub struct SqliteLedger {
     path: PathBuf,
     ground: ground::Ground,
     commits: Commits,
+    returning: Arc<Returning>,
     /// The commit that steps share just now.
     shared: Option<shared::Shared>,
 }
@@ -234,7 +238,10 @@ impl Ledger for SqliteLedger {
         limits: Limits,
         now: &Moment,
     ) -> Result<Sent, LedgerError> {
-        self.write_send(|tx| steps::begin(tx, drop, first, limits, now))
+        // Without a picture there is nothing to tell by.
+        let picture = drop.members.iter().find(|m| m.role == Role::Picture).and_then(|m| m.print);
+        let may_be_back = picture.is_none_or(|print| self.returning.may_know([print]));
+        self.write_send(|tx| steps::begin(tx, drop, first, limits, now, may_be_back))
     }
 
     fn send(&mut self, id: DropId, shot: &Shot, limits: Limits, now: &Moment) -> Result<Sent, LedgerError> {
@@ -262,7 +269,16 @@ impl Ledger for SqliteLedger {
     }
 
     fn close(&mut self, id: DropId, ending: Ending, reason: Option<&str>, now: Timestamp) -> Result<(), LedgerError> {
+        if matches!(ending, Ending::Failed | Ending::Returned) {
+            // Before it is committed, so that nobody ever looks in between.
+            let prints = self.read(|tx| history::known_by(tx, id))?;
+            self.returning.note(prints);
+        }
         self.write(|tx| steps::close(tx, id, ending, reason, now))
+    }
+
+    fn returning(&self) -> Arc<Returning> {
+        Arc::clone(&self.returning)
     }
 
     fn recognise(&mut self, recognition: Fingerprint) -> Result<Option<Known>, LedgerError> {

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::returning::Returning;
 use super::{Ledger, LedgerError};
 
 /// How many calls may wait: more than the engine ever has in flight, few enough to bound memory.
@@ -32,6 +33,7 @@ impl LedgerThread {
     /// Gives `ledger` to a thread of its own. Fails only where the system has no thread left.
     pub fn start(mut ledger: Box<dyn Ledger>) -> io::Result<LedgerHandle> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
+        let returning = ledger.returning();
         let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || {
             let mut told: Vec<Told> = Vec::with_capacity(QUEUE);
             while let Some(job) = queue.blocking_recv() {
@@ -48,7 +50,7 @@ impl LedgerThread {
                 }
             }
         })?;
-        Ok(LedgerHandle { jobs, thread: Arc::new(thread) })
+        Ok(LedgerHandle { jobs, returning, thread: Arc::new(thread) })
     }
 }
 
@@ -56,6 +58,7 @@ impl LedgerThread {
 #[derive(Clone, Debug)]
 pub struct LedgerHandle {
     jobs: mpsc::Sender<Job>,
+    returning: Arc<Returning>,
     thread: Arc<JoinHandle<()>>,
 }
 
@@ -86,10 +89,15 @@ impl LedgerHandle {
         answer.blocking_recv().map_err(|_| LedgerError::Gone)?
     }
 
+    /// What [`Ledger::recognise`] and [`Ledger::seen_picture`] may find, without asking.
+    pub fn returning(&self) -> &Returning {
+        &self.returning
+    }
+
     /// Gives this handle up. If it was the last one, waits until the thread has worked off what was queued
     /// and has closed the ledger; whether it was. Blocks for as long as that takes.
     pub fn join(self) -> bool {
-        let Self { jobs, thread } = self;
+        let Self { jobs, thread, .. } = self;
         drop(jobs);
         // Jobs cannot panic through, see `job`; a ledger whose drop panics is closed all the same.
         Arc::into_inner(thread).is_some_and(|thread| {

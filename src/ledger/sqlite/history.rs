@@ -109,6 +109,25 @@ pub(super) fn recognise(tx: &Connection, recognition: Fingerprint) -> Result<Opt
     }))
 }
 
+/// What a drop may be known again by.
+pub(super) fn known_by(tx: &Connection, id: DropId) -> Result<Vec<Fingerprint>, Fault> {
+    let prints = tx
+        .prepare_cached("SELECT recognition, picture FROM drops WHERE id = ?1")?
+        .query_row([id.0], |r| Ok([r.get::<_, Option<[u8; 32]>>(0)?, r.get(1)?]))
+        .optional()?;
+    Ok(prints.into_iter().flatten().flatten().map(Fingerprint).collect())
+}
+
+/// The same of all that [`recognise`] and [`seen_picture`] may find.
+pub(super) fn all_that_return(conn: &Connection) -> Result<Vec<Fingerprint>, Fault> {
+    let mut all = conn.prepare(
+        "SELECT recognition FROM drops WHERE used = 0 AND ending IN ('failed', 'returned') AND recognition IS NOT NULL
+         UNION ALL SELECT picture FROM drops WHERE used = 0 AND ending = 'failed' AND picture IS NOT NULL",
+    )?;
+    let prints = all.query_map([], |r| Ok(Fingerprint(r.get(0)?)))?;
+    Ok(prints.collect::<Result<_, _>>()?)
+}
+
 pub(super) fn seen_picture(tx: &Connection, picture: Fingerprint) -> Result<bool, Fault> {
     Ok(tx.prepare_cached(SEEN)?.query_row([picture.0], |r| r.get(0))?)
 }

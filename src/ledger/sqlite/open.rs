@@ -71,7 +71,16 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     restrict(&real);
     File::open(dir)?.sync_all()?;
-    Ok(SqliteLedger { conn, path: path.to_path_buf(), ground, commits: super::Commits::default(), shared: None })
+    let returning = std::sync::Arc::<super::Returning>::default();
+    returning.note(super::history::all_that_return(&conn)?);
+    Ok(SqliteLedger {
+        conn,
+        path: path.to_path_buf(),
+        ground,
+        commits: super::Commits::default(),
+        returning,
+        shared: None,
+    })
 }
 
 /// `path` with every symlink of its folder resolved: `SQLite` then follows none at all. It is absolute, so that
@@ -154,6 +163,8 @@ fn connect(real: &Path, busy: Duration) -> Result<Connection, Fault> {
     // While it is looked at, nothing of it may change, not even by closing it.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // Else a statement is parsed and planned again for each value of some kinds that it is bound to.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Small: the daemon runs for months on small machines, and reads little.
     conn.pragma_update(None, "cache_size", -512)?;
     conn.pragma_update(None, "mmap_size", 0)?;

@@ -59,6 +59,7 @@ pub(super) fn begin(
     first: Option<ShotNo>,
     limits: Limits,
     now: &Moment,
+    may_be_back: bool,
 ) -> Result<Sent, Fault> {
     let mut shots = drop.shots.clone();
     if let Some(no) = first {
@@ -69,7 +70,9 @@ pub(super) fn begin(
             return Ok(limited);
         }
     }
-    history::files_came_back(tx, drop)?;
+    if may_be_back || drop.continues.is_some() {
+        history::files_came_back(tx, drop)?;
+    }
     let row = insert(tx, drop, first.is_some(), now)?;
     for shot in &shots {
         tx.prepare_cached("INSERT INTO shots (drop_row, no, shot) VALUES (?1, ?2, ?3)")?.execute(params![

@@ -40,6 +40,41 @@ fn the_newest_ended_or_returned_drop_is_known_and_each_only_once() {
     ledger.begin(&NewDrop { continues: Some(id(2)), ..same_as(1, 30) }, None, NONE, &at(60)).unwrap();
 }
 
+/// What nobody may have to ask for is what the ledger would find, before and after it is opened again.
+#[test]
+fn whatever_may_be_known_again_is_noted_before_it_has_ended() {
+    let room = Room::new();
+    let mut ledger = room.open();
+    let returning = ledger.returning();
+    let endings = [(1, Ending::Failed), (2, Ending::Returned), (3, Ending::Archived), (4, Ending::Lost)];
+    for (n, ending) in endings {
+        ledger.begin(&a_drop(n, 1), None, NONE, &at(0)).unwrap();
+        assert!(!returning.may_know([print(&format!("known {n}"))]), "{ending:?}");
+        ledger.close(id(n), ending, None, wall_at(1)).unwrap();
+    }
+    // One that was never sent has no request, and a picture all the same.
+    let buried = NewDrop { recognition: None, failure: Some("broken".into()), ..a_drop(5, 0) };
+    ledger.begin(&buried, None, NONE, &at(0)).unwrap();
+    ledger.close(id(5), Ending::Failed, None, wall_at(1)).unwrap();
+    drop(ledger);
+    let mut ledger = room.open();
+    for (n, request, picture) in
+        [(1, true, true), (2, true, false), (3, false, false), (4, false, false), (5, false, true)]
+    {
+        let (known, bytes) = (print(&format!("known {n}")), print(&format!("picture {n}")));
+        assert_eq!(ledger.recognise(known).unwrap().is_some(), request, "{n}");
+        assert_eq!(ledger.seen_picture(bytes).unwrap(), picture, "{n}");
+        for returning in [&returning, &ledger.returning()] {
+            assert!(!request || returning.may_know([known]), "{n}");
+            assert!(!picture || returning.may_know([bytes]), "{n}");
+        }
+        assert_eq!(ledger.returning().may_know([known, bytes]), request || picture, "{n}");
+    }
+    // A failure whose picture comes back counts no more, also where it is told by that alone.
+    ledger.begin(&NewDrop { id: id(6), ..a_drop(5, 1) }, Some(ShotNo(0)), NONE, &at(2)).unwrap();
+    assert_eq!(ledger.failures(9).unwrap().0, 1);
+}
+
 #[test]
 fn what_is_known_has_its_shots_and_notes() {
     let room = Room::new();

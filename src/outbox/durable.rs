@@ -31,11 +31,17 @@ pub fn write_new(root: &Path, rel: &RelPath, name: &OsStr, bytes: &[u8]) -> Resu
 
 /// [`write_new`] into an open folder.
 pub fn write_into(folder: &Folder, name: &OsStr, bytes: &[u8]) -> Result<Fingerprint, OutboxError> {
+    write_unsynced(folder, name, bytes)?;
+    folder.sync()?;
+    Ok(Fingerprint::of(bytes))
+}
+
+/// [`write_into`] without a sync of the folder: the bytes are durable, their name is not yet.
+pub(super) fn write_unsynced(folder: &Folder, name: &OsStr, bytes: &[u8]) -> Result<(), OutboxError> {
     let mut draft = Draft::new(folder, random_name()?)?;
     draft.file.write_all(bytes).map_err(|e| OutboxError::new("write", folder.at(name), e))?;
     draft.sync()?;
-    draft.publish(folder, name)?;
-    Ok(Fingerprint::of(bytes))
+    draft.rename(folder, name)
 }
 
 /// Opens the folder `rel` below `root` and makes what is missing of it: [`Folder::made`].
@@ -134,13 +140,19 @@ impl<'a> Draft<'a> {
     }
 
     /// Gives it its name and syncs the folders.
-    pub(super) fn publish(mut self, to: &Folder, name: &OsStr) -> Result<(), OutboxError> {
+    pub(super) fn publish(self, to: &Folder, name: &OsStr) -> Result<(), OutboxError> {
+        let from = self.folder;
+        self.rename(to, name)?;
+        to.sync()?;
+        if !std::ptr::eq(from, to) {
+            from.sync()?;
+        }
+        Ok(())
+    }
+
+    fn rename(mut self, to: &Folder, name: &OsStr) -> Result<(), OutboxError> {
         rename(self.folder, &self.name, to, name)?;
         self.kept = true;
-        to.sync()?;
-        if !std::ptr::eq(self.folder, to) {
-            self.folder.sync()?;
-        }
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Promises: the file is at every moment whole at one of its two places; nothing is replaced; between
 //! filesystems it is copied under a hidden name, synced, compared, renamed, and only then unlinked. Each
-//! call can be repeated after a crash and finishes what was begun. Both folders are synced when it returns.
+//! call can be repeated after a crash and finishes what was begun. Both folders are synced when it returns, but by
+//! [`file_unsynced`].
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,6 +13,7 @@ use super::claim::prune;
 use super::durable::{Draft, fingerprint, random_name};
 use super::error::{Obstacle, OutboxError};
 use super::folder::{Entry, Folder, rename, same_inode};
+use super::unsynced::Unsynced;
 use crate::domain::ids::{Fingerprint, RelPath};
 
 /// From where to where. The new name must have been committed before.
@@ -56,13 +58,30 @@ pub fn file_away(filing: &Move<'_>) -> Result<Moved, OutboxError> {
     Ok(moved)
 }
 
+/// [`file_away`], but for the syncs of both folders: the caller does them, for several originals at once.
+pub fn file_unsynced(filing: &Move<'_>, unsynced: &mut Unsynced) -> Result<Moved, OutboxError> {
+    let moved = move_unsynced(filing, unsynced)?;
+    // It may go when it is empty, but not before its entry is surely gone.
+    if let Some(from) = Folder::existing(filing.from_root, filing.from_rel)? {
+        unsynced.lost_below(&from, filing.from_root, filing.from_rel)?;
+    }
+    Ok(moved)
+}
+
 /// [`file_away`] from any other root: empty folders stay.
-pub fn move_file(m: &Move<'_>) -> Result<Moved, OutboxError> {
+pub fn move_file(filing: &Move<'_>) -> Result<Moved, OutboxError> {
+    let mut unsynced = Unsynced::default();
+    let moved = move_unsynced(filing, &mut unsynced)?;
+    unsynced.sync()?;
+    Ok(moved)
+}
+
+fn move_unsynced(m: &Move<'_>, unsynced: &mut Unsynced) -> Result<Moved, OutboxError> {
     let gone = || OutboxError::Gone { path: m.from_rel.under(m.from_root).join(m.from_name) };
     let from = Folder::existing(m.from_root, m.from_rel)?;
     let source = from.as_ref().map_or(Ok(None), |from| from.look(m.from_name))?;
     let (Some(from), Some(source)) = (&from, source) else {
-        return if arrived(m)? { Ok(Moved::AlreadyThere) } else { Err(gone()) };
+        return if arrived(m, unsynced)? { Ok(Moved::AlreadyThere) } else { Err(gone()) };
     };
     if !source.is_file() {
         return Err(OutboxError::Obstructed { path: from.at(m.from_name), what: Obstacle::NotAFile });
@@ -70,8 +89,8 @@ pub fn move_file(m: &Move<'_>) -> Result<Moved, OutboxError> {
     let to = Folder::made(m.to_root, m.to_rel)?;
     match rename(from, m.from_name, &to, m.to_name) {
         Ok(()) => {
-            to.sync()?;
-            from.sync()?;
+            unsynced.gained(&to)?;
+            unsynced.lost(from)?;
             Ok(Moved::Renamed)
         }
         Err(e) if e.is_other_filesystem() => {
@@ -87,7 +106,7 @@ pub fn move_file(m: &Move<'_>) -> Result<Moved, OutboxError> {
 }
 
 /// Whether the file stands at its new place, moved there before a crash.
-fn arrived(m: &Move<'_>) -> Result<bool, OutboxError> {
+fn arrived(m: &Move<'_>, unsynced: &mut Unsynced) -> Result<bool, OutboxError> {
     let Some(to) = Folder::existing(m.to_root, m.to_rel)? else { return Ok(false) };
     let same = match (open_if_file(&to, m.to_name)?, m.print) {
         (None, _) => false,
@@ -95,9 +114,9 @@ fn arrived(m: &Move<'_>) -> Result<bool, OutboxError> {
         (Some(mut file), Some(print)) => fingerprint(&mut file, &to.at(m.to_name))? == print,
     };
     if same {
-        to.sync()?;
+        unsynced.gained(&to)?;
         if let Some(from) = Folder::existing(m.from_root, m.from_rel)? {
-            from.sync()?;
+            unsynced.lost(&from)?;
         }
     }
     Ok(same)

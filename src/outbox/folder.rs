@@ -231,6 +231,12 @@ impl Folder {
         }
     }
 
+    /// Device and inode.
+    #[allow(clippy::cast_lossless, clippy::unnecessary_cast, reason = "the fields' types differ between machines")]
+    pub(super) fn id(&self) -> Result<(u64, u64), OutboxError> {
+        self.stat().map(|stat| (stat.st_dev as u64, stat.st_ino as u64))
+    }
+
     /// Whether files created in it inherit an ACL.
     pub fn has_default_acl(&self) -> bool {
         read_xattr(&self.fd, "system.posix_acl_default").is_some()
@@ -251,7 +257,8 @@ impl Folder {
         }
     }
 
-    fn again(&self) -> Result<Self, OutboxError> {
+    /// Another handle of it.
+    pub(super) fn again(&self) -> Result<Self, OutboxError> {
         let fd = self.fd.try_clone().map_err(|e| OutboxError::new("open the folder", &self.path, e))?;
         Ok(Self { fd, path: self.path.clone() })
     }

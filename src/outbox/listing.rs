@@ -57,8 +57,8 @@ impl Listing {
     fn is_fresh(&self, mtime: Mtime) -> bool {
         let age = self.since.elapsed();
         // While several results go to one folder at once, its mtime is always another one, by our own doing. It is
-        // listed anew all the same, as often as costs a fiftieth of the time.
-        age < MAX_AGE && (self.mtime == mtime || self.ours && age < (self.took * 50).min(MAX_AGE_OF_OURS))
+        // listed anew all the same, as often as costs a two-hundredth of the time.
+        age < MAX_AGE && (self.mtime == mtime || self.ours && age < (self.took * 200).min(MAX_AGE_OF_OURS))
     }
 }
 

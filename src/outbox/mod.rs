@@ -25,5 +25,6 @@ pub mod room;
 pub mod spool;
 pub mod sweep;
 mod syncs;
+pub mod unsynced;
 
 pub use error::{Obstacle, OutboxError};

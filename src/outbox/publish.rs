@@ -2,7 +2,8 @@
 //!
 //! Promises: at every moment, and after any crash, the whole picture lies in the spool, under a hidden name
 //! in its target folder, or in the outbox; [`recover_publish`] finishes from each of them. Nothing is
-//! replaced. The name must have been committed before; the provenance stands before the picture does.
+//! replaced. The name must have been committed before; the provenance stands before the picture does, and is put there
+//! again where a power cut kept the picture alone.
 //!
 //! Where a rename reaches, and the file would look as if created there, the spool file is renamed.
 //! Otherwise: copied to a hidden name that only this shot has, synced, compared; then the spool file is
@@ -14,11 +15,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Gid;
 
-use super::durable::{Draft, result_mode, write_into};
+use super::durable::{Draft, result_mode, write_unsynced};
 use super::error::OutboxError;
 use super::folder::{Folder, rename};
 use super::provenance;
 use super::spool::{Spool, sealed_name};
+use super::unsynced::Unsynced;
 use crate::domain::ids::{DropId, RelPath, ShotNo};
 
 /// What is to be published where.
@@ -67,47 +69,69 @@ pub enum Recovered {
 /// one and call this again. After any other error [`recover_publish`] goes on.
 pub fn publish(delivery: &Delivery<'_>) -> Result<Published, OutboxError> {
     let gone = || OutboxError::Gone { path: delivery.spool.sealed_path(delivery.drop, delivery.shot) };
-    deliver(delivery)?.ok_or_else(gone)
+    let mut unsynced = Unsynced::default();
+    let published = deliver(delivery, &mut unsynced)?;
+    unsynced.sync()?;
+    published.ok_or_else(gone)
 }
 
 /// Finishes a publish of which it is not known how far it came: after a crash, or after an error that has
 /// passed.
 pub fn recover_publish(delivery: &Delivery<'_>) -> Result<Recovered, OutboxError> {
-    Ok(match deliver(delivery)? {
+    let mut unsynced = Unsynced::default();
+    let recovered = recover_unsynced(delivery, &mut unsynced)?;
+    unsynced.sync()?;
+    Ok(recovered)
+}
+
+/// [`recover_publish`], but for the last syncs of folders: the caller does them, for several pictures at once.
+pub fn recover_unsynced(delivery: &Delivery<'_>, unsynced: &mut Unsynced) -> Result<Recovered, OutboxError> {
+    Ok(match deliver(delivery, unsynced)? {
         Some(Published::Renamed | Published::Copied) => Recovered::PublishedFromSpool,
         Some(Published::FromTemporary) => Recovered::RenamedTemporary,
         None => Recovered::AlreadyDelivered,
     })
 }
 
-fn deliver(d: &Delivery<'_>) -> Result<Option<Published>, OutboxError> {
+fn deliver(d: &Delivery<'_>, unsynced: &mut Unsynced) -> Result<Option<Published>, OutboxError> {
     let spooled = d.spool.find(d.drop, d.shot)?.is_some();
     let folder = if spooled { Some(Folder::made(d.root, d.rel)?) } else { Folder::existing(d.root, d.rel)? };
     let Some(folder) = folder else { return Ok(None) };
     if !spooled && folder.look(&temporary_name(d.drop, d.shot))?.is_none() {
-        // A crash may have come between the last rename and the sync of the folder.
-        folder.sync()?;
+        // A crash may have come between the last rename and the sync of the folder, which may have kept one name alone.
+        if let Some((name, bytes)) = d.provenance
+            && folder.look(d.name)?.is_some()
+            && folder.look(name)?.is_none()
+        {
+            put_provenance(&folder, name, bytes, d.drop, d.shot)?;
+        }
+        unsynced.gained(&folder)?;
+        unsynced.lost(&d.spool.folder()?)?;
         return Ok(None);
     }
     if let Some((name, bytes)) = d.provenance {
         put_provenance(&folder, name, bytes, d.drop, d.shot)?;
     }
-    let done = if spooled { put_picture(d, &folder) } else { finish(d, &folder).map(|()| Published::FromTemporary) };
+    let done = if spooled {
+        put_picture(d, &folder, unsynced)
+    } else {
+        finish(d, &folder, unsynced).map(|()| Published::FromTemporary)
+    };
     if let (Err(OutboxError::Taken { .. }), Some((name, bytes))) = (&done, d.provenance) {
         take_back_provenance(&folder, name, bytes)?;
     }
     done.map(Some)
 }
 
-fn put_picture(d: &Delivery<'_>, folder: &Folder) -> Result<Published, OutboxError> {
+fn put_picture(d: &Delivery<'_>, folder: &Folder, unsynced: &mut Unsynced) -> Result<Published, OutboxError> {
     if make_at_home(d, folder)? {
         let spool = d.spool.folder()?;
         match rename(&spool, &sealed_name(d.drop, d.shot), folder, d.name) {
             Ok(()) => {
                 // An earlier try may have begun to copy.
                 folder.remove(&temporary_name(d.drop, d.shot))?;
-                folder.sync()?;
-                spool.sync()?;
+                unsynced.gained(folder)?;
+                unsynced.lost(&spool)?;
                 return Ok(Published::Renamed);
             }
             // Two mounts of one filesystem.
@@ -121,7 +145,7 @@ fn put_picture(d: &Delivery<'_>, folder: &Folder) -> Result<Published, OutboxErr
     }
     stage(d, folder)?;
     unspool(d)?;
-    finish(d, folder)?;
+    finish(d, folder, unsynced)?;
     Ok(Published::Copied)
 }
 
@@ -175,22 +199,23 @@ fn unspool(d: &Delivery<'_>) -> Result<(), OutboxError> {
 }
 
 /// Gives the hidden copy its name.
-fn finish(d: &Delivery<'_>, folder: &Folder) -> Result<(), OutboxError> {
+fn finish(d: &Delivery<'_>, folder: &Folder, unsynced: &mut Unsynced) -> Result<(), OutboxError> {
     rename(folder, &temporary_name(d.drop, d.shot), folder, d.name)?;
-    folder.sync()
+    unsynced.gained(folder)
 }
 
+/// Not durable before the folder is synced.
 fn put_provenance(folder: &Folder, name: &OsStr, bytes: &[u8], drop: DropId, shot: ShotNo) -> Result<(), OutboxError> {
-    let taken = match write_into(folder, name, bytes) {
+    let taken = match write_unsynced(folder, name, bytes) {
         Err(e) if e.is_taken() => e,
-        done => return done.map(|_| ()),
+        done => return done,
     };
     match read_small(folder, name)? {
         // From before a crash.
-        Some(there) if there == bytes => folder.sync(),
+        Some(there) if there == bytes => Ok(()),
         Some(there) if provenance::is_of(&there, drop, shot) => {
             folder.remove(name)?;
-            write_into(folder, name, bytes).map(|_| ())
+            write_unsynced(folder, name, bytes)
         }
         _ => Err(taken),
     }

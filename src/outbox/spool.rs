@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
+use std::io::Seek as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,16 +87,26 @@ impl Spool {
             self.note_unsynced(drop, shot, false);
         }
         let file = folder.open(&part)?;
+        self.seal_in(&folder, drop, shot, file)?;
+        self.find(drop, shot)?.ok_or_else(|| OutboxError::Gone { path: folder.at(&name) })
+    }
+
+    /// [`Self::seal`] of a part that was written just now, through its handle.
+    pub fn seal_written(&self, drop: DropId, shot: ShotNo, part: File) -> Result<(), OutboxError> {
+        self.seal_in(&self.folder()?, drop, shot, part)
+    }
+
+    fn seal_in(&self, folder: &Folder, drop: DropId, shot: ShotNo, file: File) -> Result<(), OutboxError> {
+        let part = part_name(drop, shot);
         // As a result's is in the end, so that publishing has nothing more to sync. Nobody else may enter the spool.
         let _ = rustix::fs::fchmod(&file, result_mode());
         if let Err(e) = file.sync_all() {
-            let again = write_anew(&folder, &part, file);
+            let again = write_anew(folder, &part, file);
             self.note_unsynced(drop, shot, again.is_err());
             return Err(OutboxError::new("sync", folder.at(&part), e));
         }
-        rename(&folder, &part, &folder, &name)?;
-        folder.sync()?;
-        self.find(drop, shot)?.ok_or_else(|| OutboxError::Gone { path: folder.at(&name) })
+        rename(folder, &part, folder, &sealed_name(drop, shot))?;
+        folder.sync()
     }
 
     /// Makes the names of what is sealed durable, where the try that sealed it failed in this.
@@ -186,6 +197,8 @@ impl Sealed {
 fn write_anew(folder: &Folder, name: &OsStr, mut file: File) -> Result<(), OutboxError> {
     let hidden = random_name()?;
     let mut draft = Draft::new(folder, hidden.clone())?;
+    // Whoever wrote it stands at its end.
+    file.rewind().map_err(|e| OutboxError::new("read", folder.at(name), e))?;
     draft.copy_from(&mut file, &folder.at(name))?;
     let replaced = rustix::fs::renameat(folder, &hidden, folder, name);
     replaced.map_err(|e| OutboxError::new("rename to", folder.at(name), e))
@@ -251,7 +264,10 @@ mod tests {
         fs::write(&part, "whole").unwrap();
         let before = fs::metadata(&part).unwrap().ino();
         let (folder, name) = (spool.folder().unwrap(), part_name(DROP, ShotNo(0)));
-        write_anew(&folder, &name, folder.open(&name).unwrap()).unwrap();
+        let mut file = folder.open(&name).unwrap();
+        // As whoever has just written it stands.
+        file.seek(std::io::SeekFrom::End(0)).unwrap();
+        write_anew(&folder, &name, file).unwrap();
         assert_eq!(fs::read(&part).unwrap(), b"whole");
         assert_ne!(fs::metadata(&part).unwrap().ino(), before);
         assert_eq!(fs::read_dir(spool.path()).unwrap().count(), 1);

@@ -147,11 +147,30 @@ fn our_own_provenance_from_before_a_crash_is_no_obstacle() {
 }
 
 #[test]
+fn provenance_that_a_power_cut_undid_is_written_again_beside_its_picture_and_nowhere_else() {
+    for house in House::both() {
+        let text = sample(DROP, SHOT).to_bytes();
+        let delivery = house.delivery("x.png", Some((OsStr::new(JSON), &text)));
+        publish(&delivery).unwrap();
+        let whole = house.files();
+        house.folder().remove(OsStr::new(JSON)).unwrap();
+        assert_eq!(recover_publish(&delivery).unwrap(), Recovered::AlreadyDelivered);
+        assert_eq!(house.files(), whole);
+        // Somebody took both: it was delivered.
+        for name in ["x.png", JSON] {
+            house.folder().remove(OsStr::new(name)).unwrap();
+        }
+        assert_eq!(recover_publish(&delivery).unwrap(), Recovered::AlreadyDelivered);
+        assert_eq!(house.files(), []);
+    }
+}
+
+#[test]
 fn a_crash_after_each_step_is_finished() {
     type Step = fn(&Delivery<'_>, &Folder);
     let stage: Step = |d, f| super::stage(d, f).unwrap();
     let unspool: Step = |d, _| super::unspool(d).unwrap();
-    let finish: Step = |d, f| super::finish(d, f).unwrap();
+    let finish: Step = |d, f| super::finish(d, f, &mut Unsynced::default()).unwrap();
     let half: Step = |d, f| {
         let path = f.at(&temporary_name(d.drop, d.shot));
         fs::write(path, "pic").unwrap();

@@ -36,7 +36,7 @@ mod whole_tests;
 
 pub use budget::{Budget, Permit};
 pub use prepare::{
-    Change, Original, PrepareError, Prepared, Rules, Why, cache_key, check_at_once, fingerprint, prepare,
+    Change, Original, PrepareError, Prepared, Rules, Why, cache_key, check_at_once, check_bytes, fingerprint, prepare,
 };
 pub use source::Source;
 pub use whole::{Format, Whole, check, sniff};

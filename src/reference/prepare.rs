@@ -4,6 +4,7 @@
 //! (unless the rules keep metadata). Where no pixel has to change, none is encoded anew: the metadata is cut
 //! out. Every picture is decoded once to see that it can be, so that none is paid for that can't be opened.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -169,16 +170,33 @@ pub fn check_at_once(file: &File) -> io::Result<(Whole, Option<Fingerprint>)> {
     if size > READ_AT_ONCE {
         return Ok((check(file)?, None));
     }
-    let mut bytes = vec![0; size as usize];
-    let mut got = 0;
-    while got < bytes.len() {
-        match Source::read_at(file, &mut bytes[got..], got as u64)? {
-            0 => break,
-            n => got += n,
+    AT_ONCE.with_borrow_mut(|buffer| {
+        let size = size as usize;
+        if buffer.len() < size {
+            buffer.resize(size, 0);
         }
-    }
-    bytes.truncate(got);
-    Ok((check(&bytes)?, Some(Fingerprint::of(&bytes))))
+        let mut got = 0;
+        while got < size {
+            match Source::read_at(file, &mut buffer[got..size], got as u64)? {
+                0 => break,
+                n => got += n,
+            }
+        }
+        let (whole, print) = check_bytes(&buffer[..got]);
+        Ok((whole, Some(print)))
+    })
+}
+
+thread_local! {
+    /// Where a picture is read to: making room for each anew costs as much as half of the look at it. It goes with its
+    /// thread, which ends when it has had nothing to do for a while.
+    static AT_ONCE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// [`check_at_once`] of a picture that is in memory.
+pub fn check_bytes(bytes: &[u8]) -> (Whole, Fingerprint) {
+    // Nothing that is in memory fails to be read.
+    (check(&bytes).unwrap_or(Whole::Empty), Fingerprint::of(bytes))
 }
 
 /// What an upload is remembered by: the same original and rules give the same prepared bytes.

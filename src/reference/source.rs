@@ -13,6 +13,11 @@ pub trait Source {
 
     /// The length in bytes at this moment.
     fn size(&self) -> io::Result<u64>;
+
+    /// All of it, where it is in memory anyway.
+    fn all(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 impl Source for File {
@@ -30,7 +35,7 @@ impl Source for File {
     }
 }
 
-impl Source for Vec<u8> {
+impl Source for &[u8] {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         let rest = usize::try_from(at).ok().and_then(|at| self.get(at..)).unwrap_or_default();
         let n = rest.len().min(buf.len());
@@ -41,13 +46,32 @@ impl Source for Vec<u8> {
     fn size(&self) -> io::Result<u64> {
         Ok(self.len() as u64)
     }
+
+    fn all(&self) -> Option<&[u8]> {
+        Some(self)
+    }
+}
+
+impl Source for Vec<u8> {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        self.as_slice().read_at(buf, at)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn all(&self) -> Option<&[u8]> {
+        Some(self)
+    }
 }
 
 const BUFFER: usize = 64 * 1024;
 
-/// Walks a source through one buffer.
+/// Walks a source through one buffer, or as it lies in memory.
 pub(super) struct Scan<'a> {
     source: &'a dyn Source,
+    all: Option<&'a [u8]>,
     size: u64,
     buf: Vec<u8>,
     start: u64,
@@ -55,7 +79,7 @@ pub(super) struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     pub(super) fn new(source: &'a dyn Source) -> io::Result<Self> {
-        Ok(Self { source, size: source.size()?, buf: Vec::new(), start: 0 })
+        Ok(Self { source, all: source.all(), size: source.size()?, buf: Vec::new(), start: 0 })
     }
 
     /// The length of the source when the walk began.
@@ -65,6 +89,9 @@ impl<'a> Scan<'a> {
 
     /// What the buffer holds from `at` on; empty only at the end.
     pub(super) fn rest(&mut self, at: u64) -> io::Result<&[u8]> {
+        if let Some(all) = self.all {
+            return Ok(usize::try_from(at).ok().and_then(|at| all.get(at..)).unwrap_or_default());
+        }
         let held = self.start..self.start + self.buf.len() as u64;
         if !held.contains(&at) {
             self.fill(at)?;
@@ -78,6 +105,9 @@ impl<'a> Scan<'a> {
         let end = at.saturating_add(n as u64);
         if end > self.size {
             return Ok(None);
+        }
+        if let Some(all) = self.all {
+            return Ok(all.get(at as usize..end as usize));
         }
         if at < self.start || end > self.start + self.buf.len() as u64 {
             self.fill(at)?;

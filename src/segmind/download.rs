@@ -109,7 +109,7 @@ impl Client {
         let Some(kind) = sniff(&head) else {
             return DownloadOutcome::Failed { message: format!("no picture lies there ({content_type})") };
         };
-        match keep(body, head, kind, into, max_bytes).await {
+        match keep(body, head, kind, into, max_bytes, false).await {
             Content::Picture(received) => DownloadOutcome::Done(received),
             Content::Unusable { what, .. } => DownloadOutcome::Failed { message: what },
             Content::Held(picture) => DownloadOutcome::Held(picture),
@@ -118,7 +118,9 @@ impl Client {
                 let _ = tokio::fs::remove_file(into).await;
                 DownloadOutcome::Failed { message: what }
             }
-            Content::Link(_) | Content::Refusal => DownloadOutcome::Failed { message: "no picture lies there".into() },
+            Content::Link(_) | Content::Refusal | Content::Small(..) => {
+                DownloadOutcome::Failed { message: "no picture lies there".into() }
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ pub use download::DownloadOutcome;
 pub use http::ClientError;
 pub use key::{ApiKey, CREDENTIAL, KeyError, KeySource, VARIABLE};
 pub use redact::redact;
-pub use reply::{Held, Received};
+pub use reply::{Held, Received, write_small};
 pub use sniff::{PictureKind, sniff};
 
 use self::http::{Connections, Incoming, ProxySetting, Use, lost};
@@ -101,6 +101,9 @@ pub struct CallOutcome {
     pub picture: Option<Received>,
     /// The picture itself, where its file could not be written; only with [`Verdict::Picture`].
     pub held: Option<Held>,
+    /// The picture, where it came in one piece and is in memory only: whoever called has to write it at once
+    /// ([`write_small`]). Only by [`Client::reimagine_leaving`].
+    pub left: Option<Vec<u8>>,
     /// What came of a picture whose answer broke off, in its file. It may be all of it: whoever can tell whole
     /// pictures has to look, and takes the file away if it is not.
     pub remains: Option<Received>,
@@ -169,27 +172,40 @@ impl Client {
     /// synced), `max_bytes` at most; where neither [`CallOutcome::picture`] nor [`CallOutcome::remains`] says that
     /// something is there, nothing is left. One that the disk does not take is held in memory.
     pub async fn reimagine(&self, key: &ApiKey, body: Body, into: &Path, max_bytes: u64) -> CallOutcome {
+        self.ask(key, body, into, max_bytes, false).await
+    }
+
+    /// [`Self::reimagine`], but a picture that comes in one piece is left to the caller, who has more to do with its
+    /// bytes where it is written.
+    pub async fn reimagine_leaving(&self, key: &ApiKey, body: Body, into: &Path, max_bytes: u64) -> CallOutcome {
+        self.ask(key, body, into, max_bytes, true).await
+    }
+
+    async fn ask(&self, key: &ApiKey, body: Body, into: &Path, max_bytes: u64, leave: bool) -> CallOutcome {
         let started = Instant::now();
         let hidden = body.hidden();
-        let mut remains = None;
-        let (verdict, kept, receipt) = self.call(key, body, into, max_bytes, &hidden, &mut remains).await;
+        let mut rest = Rest::default();
+        let (verdict, kept, receipt) = self.call(key, body, into, max_bytes, leave, &hidden, &mut rest).await;
         let (picture, held) = match kept {
             Some(Ok(received)) => (Some(received), None),
             Some(Err(held)) => (None, Some(held)),
             None => (None, None),
         };
-        let trouble = verdict.is_trouble();
-        CallOutcome { verdict, picture, held, remains, receipt, trouble, elapsed: started.elapsed() }
+        let (trouble, elapsed) = (verdict.is_trouble(), started.elapsed());
+        let Rest { remains, left } = rest;
+        CallOutcome { verdict, picture, held, left, remains, receipt, trouble, elapsed }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one call, taken apart")]
     async fn call(
         &self,
         key: &ApiKey,
         body: Body,
         into: &Path,
         max_bytes: u64,
+        leave: bool,
         hidden: &[AssetUrl],
-        remains: &mut Option<Received>,
+        rest: &mut Rest,
     ) -> (Verdict, Option<Result<Received, Held>>, Receipt) {
         let started = Instant::now();
         let clean = |text: &str| safe(text, key, hidden);
@@ -202,17 +218,22 @@ impl Client {
         let mut reply = begun(&response, after);
         if reply.status == 200 {
             let content_type = tidy(header(&response, CONTENT_TYPE.as_str()).unwrap_or_default(), 100);
-            let answer = read_result(Incoming::new(response, self.timeout), &content_type, into, max_bytes).await;
+            let answer =
+                read_result(Incoming::new(response, self.timeout), &content_type, into, max_bytes, leave).await;
             said(&mut reply, answer.words.as_deref(), &clean);
             receipt.request_id = receipt.request_id.or_else(|| answer.request_id.map(|id| tidy(&id, 200)));
             reply.body = match answer.content {
                 Content::Picture(received) => return (Verdict::Picture, Some(Ok(received)), receipt),
+                Content::Small(received, picture) => {
+                    rest.left = Some(picture);
+                    return (Verdict::Picture, Some(Ok(received)), receipt);
+                }
                 Content::Held(held) => return (Verdict::Picture, Some(Err(held)), receipt),
                 Content::Link(url) => BodyKind::Link(url),
                 Content::Refusal => BodyKind::Refusal,
                 Content::Unusable { what, lost } => BodyKind::Unusable { what: clean(&what), lost },
                 Content::Broken { what, received } => {
-                    *remains = Some(received);
+                    rest.remains = Some(received);
                     BodyKind::Unusable { what: clean(&what), lost: true }
                 }
             };
@@ -301,6 +322,13 @@ impl Client {
             .body(body);
         request.send().await.map_err(|error| Failed::Lost(lost(error)))
     }
+}
+
+/// What came besides.
+#[derive(Default)]
+struct Rest {
+    remains: Option<Received>,
+    left: Option<Vec<u8>>,
 }
 
 /// A request that got no answer.

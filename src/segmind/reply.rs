@@ -33,6 +33,8 @@ pub struct Received {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Picture(Received),
+    /// A picture that came in one piece, and is not written yet.
+    Small(Received, Vec<u8>),
     Link(String),
     Refusal,
     Unusable {
@@ -84,8 +86,14 @@ fn unusable(what: impl Into<String>, lost: bool) -> Content {
 }
 
 /// Reads the answer of a successful model call. A picture goes to `into`, `max_bytes` at most; where none
-/// came, nothing is left there.
-pub(super) async fn read_result(mut body: Incoming, content_type: &str, into: &Path, max_bytes: u64) -> Answer {
+/// came, nothing is left there. `leave`: one that comes in one piece is not written.
+pub(super) async fn read_result(
+    mut body: Incoming,
+    content_type: &str,
+    into: &Path,
+    max_bytes: u64,
+    leave: bool,
+) -> Answer {
     let head = match body.head(SNIFF).await {
         Ok(head) => head,
         Err(how) => return unusable(how, true).into(),
@@ -94,7 +102,7 @@ pub(super) async fn read_result(mut body: Incoming, content_type: &str, into: &P
         return unusable("the answer was empty", false).into();
     }
     if let Some(kind) = sniff(&head) {
-        return keep(body, head, kind, into, max_bytes).await.into();
+        return keep(body, head, kind, into, max_bytes, leave).await.into();
     }
     // Whitespace may stand before JSON and text; nothing longer than its base64 can hold a picture.
     let max = usize::try_from(MAX_JSON.min(max_bytes.saturating_mul(2).saturating_add(1 << 20))).unwrap_or(usize::MAX);
@@ -134,8 +142,15 @@ pub(super) async fn read_json(mut body: Incoming) -> Result<Value, (Option<Strin
 }
 
 /// Streams a picture into its file; into memory from where on the disk does not take it, since it may have been
-/// paid for.
-pub(super) async fn keep(mut body: Incoming, head: Vec<u8>, kind: PictureKind, into: &Path, max_bytes: u64) -> Content {
+/// paid for. `leave`: one that comes in one piece is not written.
+pub(super) async fn keep(
+    mut body: Incoming,
+    head: Vec<u8>,
+    kind: PictureKind,
+    into: &Path,
+    max_bytes: u64,
+    leave: bool,
+) -> Content {
     let too_long = || unusable(format!("the picture did not end within {max_bytes} bytes"), false);
     if body.length().is_some_and(|length| length > max_bytes) || head.len() as u64 > max_bytes {
         return too_long();
@@ -164,6 +179,7 @@ pub(super) async fn keep(mut body: Incoming, head: Vec<u8>, kind: PictureKind, i
                     continue;
                 }
             }
+            Ok(None) if leave && target.written == 0 => return Content::Small(Received { bytes, kind }, pieces),
             Ok(None) => break target.take(pieces).await,
             // All of the picture may have come, and only the end of the answer be missing.
             Err(what) => match target.take(pieces).await {
@@ -193,7 +209,7 @@ pub(super) async fn keep(mut body: Incoming, head: Vec<u8>, kind: PictureKind, i
 const WRITE: usize = 256 * 1024;
 
 /// Pieces that come within so long of one another are written together.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Where a picture goes while it comes.
 struct Target {
@@ -234,10 +250,24 @@ impl Target {
     }
 }
 
+/// Writes a picture that was left, into its file; blocks. One that the disk does not take is held in memory.
+pub fn write_small(into: &Path, picture: Vec<u8>) -> Result<(std::fs::File, Vec<u8>), Held> {
+    use std::io::Write as _;
+    let written = create(into).and_then(|mut file| file.write_all(&picture).map(|()| file));
+    match written {
+        Ok(file) => Ok((file, picture)),
+        Err(e) => Err(Held { why: refused(into, &e), bytes: picture }),
+    }
+}
+
+fn create(into: &Path) -> io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(into)
+}
+
 /// Writes on behind the first `written` bytes; from where on that fails, all of it is held in memory.
 fn to_disk(place: Place, into: &Path, written: u64, pieces: Vec<u8>) -> Result<Place, Content> {
     use std::io::{Read as _, Seek as _, Write as _};
-    use std::os::unix::fs::OpenOptionsExt as _;
 
     let mut file = match place {
         Place::Disk(file) => file,
@@ -245,13 +275,10 @@ fn to_disk(place: Place, into: &Path, written: u64, pieces: Vec<u8>) -> Result<P
             held.bytes.extend_from_slice(&pieces);
             return Ok(Place::Memory(held));
         }
-        Place::Nowhere => {
-            let mut options = std::fs::OpenOptions::new();
-            match options.read(true).write(true).create(true).truncate(true).mode(0o600).open(into) {
-                Ok(file) => file,
-                Err(e) => return Ok(Place::Memory(Held { bytes: pieces, why: refused(into, &e) })),
-            }
-        }
+        Place::Nowhere => match create(into) {
+            Ok(file) => file,
+            Err(e) => return Ok(Place::Memory(Held { bytes: pieces, why: refused(into, &e) })),
+        },
     };
     let Err(e) = file.write_all(&pieces) else { return Ok(Place::Disk(file)) };
     let why = refused(into, &e);

@@ -16,7 +16,7 @@ use crate::ledger::Sent;
 
 use super::event::{Answer, Event};
 use super::frozen::Frozen;
-use super::{Engine, LOOK_AGAIN, deliver, plan, send};
+use super::{Engine, LOOK_AGAIN, keep, plan, send};
 
 impl Engine {
     pub(super) fn policy(&self) -> Policy {
@@ -35,8 +35,8 @@ impl Engine {
     }
 
     pub(super) fn answered(&mut self, id: DropId, no: ShotNo, answer: Answer, now: Mono) {
-        let outcome = match answer {
-            Answer::Came(outcome) => *outcome,
+        let (outcome, keeps) = match answer {
+            Answer::Came { outcome, keeps } => (*outcome, keeps),
             Answer::Limited(sent) => {
                 self.not_sent(id, no, now);
                 return self.limit(sent, now);
@@ -70,7 +70,7 @@ impl Engine {
                 work.held.insert(no, Arc::new(held));
             }
         }
-        self.judged(id, no, &outcome.verdict, now);
+        self.judged(id, no, &outcome.verdict, keeps, now);
     }
 
     /// A send that did not happen: the shot is due again, and nothing is counted.
@@ -92,7 +92,8 @@ impl Engine {
         }
     }
 
-    fn judged(&mut self, id: DropId, no: ShotNo, verdict: &Verdict, now: Mono) {
+    /// `keeps`: whoever received its picture keeps it already.
+    fn judged(&mut self, id: DropId, no: ShotNo, verdict: &Verdict, keeps: bool, now: Mono) {
         let Some(place) = self.works.get(&id).map(|w| w.place.clone()) else { return };
         let treatment = if let Some(outcome) = answer::outcome(verdict) {
             self.through_gate(&place, &outcome, answer::message(verdict), now)
@@ -105,10 +106,11 @@ impl Engine {
         let Some((shot, cached)) = self.drop_event_shot(id, no) else { return };
         let wall = self.ctx.clock.wall();
         match answer::next(&shot, verdict, treatment, self.policy(), cached, wall, Self::jitter()) {
+            Next::Keep if keeps => {}
             Next::Keep => {
                 if let Some(work) = self.works.get(&id) {
                     let (open, frozen, held) = (work.open.clone(), work.frozen.clone(), work.held.get(&no).cloned());
-                    self.spawn(deliver::keep(self.ctx.clone(), open, frozen, shot, held));
+                    self.spawn(keep::keep(self.ctx.clone(), open, frozen, shot, held, Vec::new()));
                 }
             }
             Next::Step(event) => {
@@ -169,7 +171,7 @@ impl Engine {
     pub(super) fn asked(&mut self, id: DropId, no: ShotNo, message: &str, credits: &Credits, now: Mono) {
         self.figures.credits = credits.total().or(self.figures.credits);
         let verdict = decide_ask(credits, message);
-        self.judged(id, no, &verdict, now);
+        self.judged(id, no, &verdict, false, now);
     }
 
     pub(super) fn reuploaded(

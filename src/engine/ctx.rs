@@ -1,12 +1,15 @@
 //! What every worker may use.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
 
 use crate::config::Config;
-use crate::domain::ids::Fingerprint;
+use crate::domain::ids::{Fingerprint, Mono};
 use crate::ledger::thread::LedgerHandle;
 use crate::ledger::{Ledger, LedgerError};
 use crate::outbox::listing::Listings;
@@ -75,6 +78,21 @@ impl SingleFlight {
     }
 }
 
+/// How long a look that found nothing in the way serves those who ask after it, too.
+const LOOK_SERVES: Duration = Duration::from_millis(5);
+
+/// The last look at the daemon's own folders that found nothing in the way.
+#[derive(Debug, Default)]
+pub(super) struct LastLook(Mutex<Option<Good>>);
+
+#[derive(Debug)]
+struct Good {
+    begun: Mono,
+    site: Arc<Site>,
+    /// So many bytes were reserved for results.
+    bytes: u64,
+}
+
 /// What every worker may use. A new one is made when the configuration is read again or the inbox comes back;
 /// workers that run go on with theirs.
 #[derive(Clone, Debug)]
@@ -89,6 +107,10 @@ pub(super) struct Ctx {
     pub budget: Arc<Budget>,
     pub studio: super::studio::Studio,
     pub uploads: Arc<SingleFlight>,
+    pub last_look: Arc<LastLook>,
+    pub closing: Arc<super::closing::Closing>,
+    /// The loop has ended: nothing is begun any more.
+    pub ended: Arc<AtomicBool>,
     pub clock: Clock,
     pub tell: Tell,
     pub tx: mpsc::Sender<Event>,
@@ -100,6 +122,32 @@ impl Ctx {
         let _ = self.tx.send(event).await;
     }
 
+    /// [`Site::trouble`], looked for before a send. Blocks on the disk. Sends that come close upon one another share a
+    /// look: what a disk lacks between them, it would lack behind the look of each as well.
+    pub(super) fn trouble(&self, bytes: u64) -> Option<String> {
+        let mut last = match self.last_look.0.try_lock() {
+            Ok(last) => last,
+            Err(TryLockError::Poisoned(e)) => e.into_inner(),
+            // That look may hang, with a server that is dead.
+            Err(TryLockError::WouldBlock) => return self.site.trouble(bytes),
+        };
+        let begun = self.clock.mono();
+        let serves = |good: &Good| {
+            begun.since(good.begun) < LOOK_SERVES && good.bytes >= bytes && Arc::ptr_eq(&good.site, &self.site)
+        };
+        if last.as_ref().is_some_and(serves) {
+            return None;
+        }
+        let trouble = self.site.trouble(bytes);
+        *last = trouble.is_none().then(|| Good { begun, site: Arc::clone(&self.site), bytes });
+        trouble
+    }
+
+    /// Whether the loop has ended: whatever has no row yet gets none.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
     /// One transaction of the ledger.
     pub(super) async fn record<T, F>(&self, f: F) -> Result<T, LedgerError>
     where
@@ -108,20 +156,55 @@ impl Ctx {
     {
         self.ledger.call(f).await?
     }
+
+    /// [`Self::record`] where blocking is allowed: whoever is there waits for the disk without a trip back.
+    pub(super) fn record_here<T, F>(&self, f: F) -> Result<T, LedgerError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Ledger) -> Result<T, LedgerError> + Send + 'static,
+    {
+        self.ledger.call_blocking(f)?
+    }
+
+    /// [`Self::send`] where blocking is allowed.
+    pub(super) fn send_here(&self, event: Event) {
+        let _ = self.tx.blocking_send(event);
+    }
 }
 
 /// So many calls of the engine may block at once: fewer than there are threads for it, so that the status is written
 /// and answers are kept although a dead server lets all of these hang.
 static MAY_BLOCK: Semaphore = Semaphore::const_new(12);
 
+/// A turn of those that may block, if one is free just now.
+pub(super) fn turn_now() -> Option<SemaphorePermit<'static>> {
+    MAY_BLOCK.try_acquire().ok()
+}
+
 /// Runs what blocks where that is allowed. A panic there becomes an error for a person.
-pub(super) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
-    let failed = |e: &dyn std::fmt::Display| format!("a worker failed: {e}");
-    let turn = MAY_BLOCK.acquire().await.map_err(|e| failed(&e))?;
-    let work = move || {
+///
+/// Where one of the threads may be had at once, it begins now, before the answer is waited for.
+pub(super) fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = Result<T, String>> + Send {
+    let begun = match turn_now() {
+        Some(turn) => Ok(begin(turn, f)),
+        None => Err(f),
+    };
+    async move {
+        let failed = |e: &dyn std::fmt::Display| format!("a worker failed: {e}");
+        let done = match begun {
+            Ok(begun) => begun,
+            Err(f) => begin(MAY_BLOCK.acquire().await.map_err(|e| failed(&e))?, f),
+        };
+        done.await.map_err(|e| failed(&e))
+    }
+}
+
+fn begin<T: Send + 'static>(turn: SemaphorePermit<'static>, f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    tokio::task::spawn_blocking(move || {
         // Until it is done, whoever waits for it or not.
         let _turn = turn;
         f()
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|e| failed(&e))
+    })
 }

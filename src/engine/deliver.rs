@@ -1,6 +1,5 @@
-//! From an answer to a picture in the outbox: keep it, or fetch it and keep it; then publish it.
+//! From an answer or a receipt to a picture in the outbox: fetch it and keep it; then publish it.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::domain::ids::{DropId, RelPath, ShotNo};
@@ -10,89 +9,17 @@ use crate::ledger::{Filing, OpenDrop};
 use crate::outbox::OutboxError;
 use crate::outbox::listing::Wanted;
 use crate::outbox::provenance::{Input, Provenance, SCHEMA, Times};
-use crate::outbox::publish::{Delivery, recover_publish};
+use crate::outbox::publish::{Delivery, recover_unsynced};
+use crate::outbox::unsynced::Unsynced;
 use crate::reference::{self, Format, Whole};
 use crate::segmind::{DownloadOutcome, Held};
 
 use super::ctx::{Ctx, MAX_RESULT_BYTES, blocking};
-use super::event::{Event, Fetched, KeepFault, Kept};
+use super::event::{Event, Fetched, KeepFault};
 use super::file;
 use super::frozen::Frozen;
+use super::keep::{Came, keep_part};
 use super::send::record_steps;
-
-/// Keeps the picture that came with an answer: whole, synced, under its shot's name, committed. `held`: the
-/// disk did not take it when it came.
-pub(super) async fn keep(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot: Shot, held: Option<Arc<Held>>) {
-    let (id, no) = (open.drop.id, shot.no);
-    let kept = keep_part(&ctx, open, frozen, &shot, held).await;
-    ctx.send(Event::Kept { drop: id, shot: no, kept }).await;
-}
-
-async fn keep_part(
-    ctx: &Ctx,
-    open: OpenDrop,
-    frozen: Frozen,
-    shot: &Shot,
-    held: Option<Arc<Held>>,
-) -> Result<Kept, KeepFault> {
-    let (id, no, now, spool) = (open.drop.id, shot.no, ctx.clock.wall(), ctx.spool.clone());
-    let (again, was) = (ctx.clone(), shot.clone());
-    let sealed = blocking(move || {
-        let part = spool.part_path(id, no);
-        let environment = |e: &dyn std::fmt::Display| KeepFault::Environment(format!("{}: {e}", part.display()));
-        // An earlier try may have sealed it and failed after that.
-        let (sealed, found, print) = if let Some(sealed) = spool.find(id, no).map_err(|e| environment(&e))? {
-            // What came of a download after that is one too many.
-            let _ = spool.discard_part(id, no);
-            // In the sync of its name, perhaps.
-            spool.sync().map_err(|e| environment(&e))?;
-            let file = std::fs::File::open(&sealed.path).map_err(|e| environment(&e))?;
-            let (found, print) = reference::check_at_once(&file).map_err(|e| environment(&e))?;
-            (sealed, found, print)
-        } else {
-            if let Some(held) = held {
-                let mut file = spool.create_part(id, no).map_err(|e| environment(&e))?;
-                file.write_all(&held.bytes).map_err(|e| environment(&e))?;
-            }
-            let file = std::fs::File::open(&part).map_err(|e| match e.kind() {
-                std::io::ErrorKind::NotFound => KeepFault::Gone("its picture came, and vanished from the spool".into()),
-                _ => environment(&e),
-            })?;
-            // Nobody else writes there: what is looked at is what is sealed.
-            let (found, print) = reference::check_at_once(&file).map_err(|e| environment(&e))?;
-            extension(&found).map_err(KeepFault::NotAPicture)?;
-            let sealed = spool.seal(id, no).map_err(|e| environment(&e))?;
-            (sealed, found, print)
-        };
-        let extension = extension(&found).map_err(KeepFault::NotAPicture)?;
-        let print = match print {
-            Some(print) => print,
-            None => sealed.fingerprint().map_err(|e| environment(&e))?,
-        };
-        let picture = Spooled { blake3: print.to_string(), bytes: sealed.bytes, extension: extension.into(), at: now };
-        let kept = was.apply(ShotEvent::Receive { picture });
-        let kept = kept.map_err(|e| KeepFault::Environment(e.to_string()))?;
-        // What is alone in its set can have its name in the same commit, unless the receipt would have to wait for a
-        // server. Where none can be had now, it is looked for when the shot is published.
-        let at_once = open.drop.shots.len() == 1 && !again.site.far;
-        let named = if at_once { named(&again, &open, &frozen, &kept, None, 1).ok() } else { None };
-        Ok(named.map_or(Kept { shot: kept, number: None }, |(n, shot)| Kept { shot, number: Some(n) }))
-    })
-    .await
-    .map_err(KeepFault::Environment)?;
-    let kept = match sealed {
-        Ok(kept) => kept,
-        Err(KeepFault::NotAPicture(why)) => {
-            let spool = ctx.spool.clone();
-            let _ = blocking(move || spool.discard_part(id, no)).await;
-            return Err(KeepFault::NotAPicture(why));
-        }
-        Err(fault) => return Err(fault),
-    };
-    let number = kept.number;
-    record_steps(ctx, id, &kept.shot, move |l| number.map_or(Ok(()), |n| l.number(id, n))).await;
-    Ok(kept)
-}
 
 /// The extension that the bytes ask for, if they are a whole picture of a kind that the service sends.
 pub(super) fn extension(found: &Whole) -> Result<&'static str, String> {
@@ -107,33 +34,56 @@ pub(super) fn extension(found: &Whole) -> Result<&'static str, String> {
     }
 }
 
-/// Downloads an answered shot's picture and keeps it. `held`: it came before, and the disk did not take it.
-pub(super) async fn fetch(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot: Shot, held: Option<Arc<Held>>) {
+/// Downloads an answered shot's picture and keeps it. `held`: it came before, and the disk did not take it. `is_lost`:
+/// its originals are nowhere.
+pub(super) async fn fetch(
+    ctx: Ctx,
+    open: OpenDrop,
+    frozen: Frozen,
+    shot: Shot,
+    held: Option<Arc<Held>>,
+    is_lost: bool,
+) {
     let (id, no) = (open.drop.id, shot.no);
-    let fetched = fetch_and_keep(&ctx, open, frozen, &shot, held).await;
+    let fetched = match fetch_and_keep(&ctx, open, frozen, shot, held, is_lost).await {
+        Ok(Came::Moved(moved, unsynced)) => return super::closing::close(ctx, moved, unsynced).await,
+        Ok(Came::Kept(kept)) => Fetched::Kept(Box::new(kept)),
+        Err(fetched) => fetched,
+    };
     ctx.send(Event::Fetched { drop: id, shot: no, fetched }).await;
 }
 
-async fn fetch_and_keep(ctx: &Ctx, open: OpenDrop, frozen: Frozen, shot: &Shot, held: Option<Arc<Held>>) -> Fetched {
-    let id = open.drop.id;
-    let ShotState::Answered { url, .. } = &shot.state else { return Fetched::Refused("it was not answered".into()) };
-    let kept = |kept: Result<Kept, KeepFault>| match kept {
-        Ok(kept) => Fetched::Kept(Box::new(kept)),
-        Err(KeepFault::NotAPicture(why) | KeepFault::Gone(why)) => Fetched::NotAPicture(why),
-        Err(KeepFault::Environment(why)) => Fetched::Environment(why),
+async fn fetch_and_keep(
+    ctx: &Ctx,
+    open: OpenDrop,
+    frozen: Frozen,
+    shot: Shot,
+    held: Option<Arc<Held>>,
+    is_lost: bool,
+) -> Result<Came, Fetched> {
+    let (id, as_claimed) = (open.drop.id, (!is_lost).then(Vec::new));
+    let ShotState::Answered { url, .. } = &shot.state else {
+        return Err(Fetched::Refused("it was not answered".into()));
+    };
+    let fault = |fault: KeepFault| match fault {
+        KeepFault::NotAPicture(why) | KeepFault::Gone(why) => Fetched::NotAPicture(why),
+        KeepFault::Environment(why) => Fetched::Environment(why),
+        KeepFault::Held(held) => Fetched::Held(held),
     };
     // What came once is not asked for again: its address may be gone by now.
     if held.is_some() || came_already(ctx, id, shot.no).await {
-        return kept(keep_part(ctx, open, frozen, shot, held).await);
+        return keep_part(ctx, open, frozen, shot, held, as_claimed).await.map_err(fault);
     }
     let into = ctx.spool.part_path(id, shot.no);
-    match ctx.client.download(url, &into, MAX_RESULT_BYTES).await {
-        DownloadOutcome::Done(_) => kept(keep_part(ctx, open, frozen, shot, None).await),
+    Err(match ctx.client.download(url, &into, MAX_RESULT_BYTES).await {
+        DownloadOutcome::Done(_) => {
+            return keep_part(ctx, open, frozen, shot, None, as_claimed).await.map_err(fault);
+        }
         DownloadOutcome::Held(held) => Fetched::Held(Arc::new(held)),
         DownloadOutcome::Refused { why } => Fetched::Refused(why),
         DownloadOutcome::Gone { status } => Fetched::Later(format!("the picture's address answered {status}")),
         DownloadOutcome::Failed { message } => Fetched::Later(message),
-    }
+    })
 }
 
 /// Whether an earlier try brought all of a picture, and failed in sealing it or after that.
@@ -186,9 +136,22 @@ async fn deliver(
         }
         let (again, frozen, named) = (ctx.clone(), frozen.clone(), shot.clone());
         let open = OpenDrop { number: *number, ..open.clone() };
+        // A new number is one for the originals, too.
+        let files = files || at_least > 1 && open.drop.shots.len() == 1 && open.filing.is_some();
         let put = move || {
-            put_out(&again, &open, &frozen, &named)?;
-            Ok(if files { file::choose(&again, &open, Fate::Archive, 1).ok() } else { None })
+            let mut unsynced = Unsynced::default();
+            put_out(&again, &open, &frozen, &named, &mut unsynced)?;
+            unsynced.sync()?;
+            if !files {
+                return Ok(None);
+            }
+            let chosen = file::choose(&again, &open, Fate::Archive, 1);
+            // What has arrived under an earlier name keeps it.
+            let chosen = chosen.and_then(|chosen| match &open.filing {
+                Some(before) => file::keep_arrived(&again, &open, before, chosen),
+                None => Ok(chosen),
+            });
+            Ok(chosen.ok())
         };
         match blocking(put).await? {
             Ok(filing) => break filing,
@@ -202,7 +165,14 @@ async fn deliver(
     Ok(filing)
 }
 
-fn put_out(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot) -> Result<(), OutboxError> {
+/// Puts a result into the outbox, with its provenance. The folders are not synced yet.
+pub(super) fn put_out(
+    ctx: &Ctx,
+    open: &OpenDrop,
+    frozen: &Frozen,
+    shot: &Shot,
+    unsynced: &mut Unsynced,
+) -> Result<(), OutboxError> {
     let ShotState::Publishing { picture, name } = &shot.state else { return Ok(()) };
     let provenance = provenance(ctx, open, frozen, shot, picture, name).to_bytes();
     let delivery = Delivery {
@@ -215,7 +185,7 @@ fn put_out(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot) -> Result<(
         provenance: name.provenance.as_deref().map(|name| (name, provenance.as_slice())),
     };
     // Finishes from wherever an earlier try got to, and from the spool at first.
-    recover_publish(&delivery)?;
+    recover_unsynced(&delivery, unsynced)?;
     let names: Vec<_> = std::iter::once(name.picture.as_os_str()).chain(name.provenance.as_deref()).collect();
     ctx.listings.added(&ctx.site.outbox, &open.drop.folder, &names)
 }
@@ -277,7 +247,7 @@ fn output_name(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot, n: u32)
 }
 
 /// A shot that has its picture with the name that it gets, and the number of that. Blocks on the disk.
-fn named(
+pub(super) fn named(
     ctx: &Ctx,
     open: &OpenDrop,
     frozen: &Frozen,

@@ -70,7 +70,11 @@ pub(super) enum NotStarted {
 #[derive(Debug)]
 pub(super) enum Answer {
     /// Something came, or nothing did, after it was sent.
-    Came(Box<CallOutcome>),
+    Came {
+        outcome: Box<CallOutcome>,
+        /// Its picture is being kept by whoever received it.
+        keeps: bool,
+    },
     /// It was not sent: a limit.
     Limited(Sent),
     /// It was not sent: nothing could be recorded, kept or prepared.
@@ -82,11 +86,16 @@ pub(super) enum Answer {
 /// One step of a shot was made and recorded: the shot as it is now; or it has to be tried again.
 pub(super) type Stepped = Result<Shot, String>;
 
-/// A picture is in the spool: the shot as it is now, and the number of its set where its name was chosen at once.
+/// A picture was received: the shot as it was recorded then, and with it, where they were chosen at once, the number
+/// of its set and the names of its originals.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub shot: Shot,
     pub number: Option<u32>,
+    pub filing: Option<Filing>,
+    /// The shot as delivered, where its drop has come to its end: the result is in the outbox, the originals are in
+    /// the archive, and the row is closed.
+    pub done: Option<Box<Shot>>,
 }
 
 /// What a download came to.
@@ -225,6 +234,8 @@ pub(super) enum KeepFault {
     Gone(String),
     /// The spool can't take it just now.
     Environment(String),
+    /// The same of one that is in memory, and nowhere else.
+    Held(Arc<Held>),
 }
 
 /// How going back ended.

@@ -10,11 +10,12 @@ use crate::domain::verdict::Billed;
 use crate::ledger::{Ending, Filing, Limits, Member, OpenDrop, Role};
 use crate::outbox::OutboxError;
 use crate::outbox::claim;
-use crate::outbox::filing::{Move, file_away};
+use crate::outbox::filing::{Move, file_unsynced};
 use crate::outbox::folder::Folder;
 use crate::outbox::listing::Wanted;
 use crate::outbox::note::{self, Note, NoteShot};
 use crate::outbox::room;
+use crate::outbox::unsynced::Unsynced;
 
 use super::ctx::{Ctx, blocking};
 use super::deliver::{moving, shown_name};
@@ -33,6 +34,8 @@ async fn file_all(ctx: &Ctx, open: &mut OpenDrop) -> Result<FiledAs, String> {
     let id = open.drop.id;
     let fate = fate(&open.drop.shots).ok_or("a shot has not ended")?;
     let reason = reason(open);
+    // Names that were chosen for another end are none.
+    open.filing.take_if(|filing| filing.fate != fate);
     let (mut at_least, mut before) = (1, None);
     loop {
         if open.filing.is_none() {
@@ -47,7 +50,12 @@ async fn file_all(ctx: &Ctx, open: &mut OpenDrop) -> Result<FiledAs, String> {
         }
         let Some(filing) = open.filing.clone() else { return Err("no names were chosen".into()) };
         let (again, row) = (ctx.clone(), open.clone());
-        match blocking(move || move_all(&again, &row, &filing)).await? {
+        let moved = move || {
+            let mut unsynced = Unsynced::default();
+            move_all(&again, &row, &filing, &[], &mut unsynced)?;
+            unsynced.sync()
+        };
+        match blocking(moved).await? {
             Ok(()) => break,
             Err(e) if e.is_taken() && at_least < 100_000 => {
                 // What has moved already stays where it is; the rest finds a new number together.
@@ -94,7 +102,7 @@ async fn name(ctx: &Ctx, open: &OpenDrop, fate: Fate, at_least: u32, before: Opt
 }
 
 /// The new names, but for what has arrived under its name of `before` already.
-fn keep_arrived(ctx: &Ctx, open: &OpenDrop, before: &Filing, mut chosen: Filing) -> Result<Filing, String> {
+pub(super) fn keep_arrived(ctx: &Ctx, open: &OpenDrop, before: &Filing, mut chosen: Filing) -> Result<Filing, String> {
     let rel = &open.drop.folder;
     let root = if before.fate == Fate::Archive { &ctx.site.archive } else { &ctx.site.errors };
     let from = Folder::existing(&open.drop.working, rel).map_err(|e| e.to_string())?;
@@ -139,7 +147,15 @@ fn set_stem(open: &OpenDrop) -> OsString {
     stem.to_os_string()
 }
 
-fn move_all(ctx: &Ctx, open: &OpenDrop, filing: &Filing) -> Result<(), OutboxError> {
+/// Moves the originals under the names that were committed. `as_claimed`: as they were found in working, where that
+/// is known. The folders are not synced yet. Blocks on the disk.
+pub(super) fn move_all(
+    ctx: &Ctx,
+    open: &OpenDrop,
+    filing: &Filing,
+    as_claimed: &[claim::Member],
+    unsynced: &mut Unsynced,
+) -> Result<(), OutboxError> {
     let root = if filing.fate == Fate::Archive { &ctx.site.archive } else { &ctx.site.errors };
     let rel = &open.drop.folder;
     if let Some(name) = &filing.note {
@@ -155,11 +171,11 @@ fn move_all(ctx: &Ctx, open: &OpenDrop, filing: &Filing) -> Result<(), OutboxErr
     }
     let members = open.drop.members.iter().filter(|m| m.moves);
     for (member, name) in members.zip(&filing.names) {
-        if was_changed(open, member) {
+        if was_changed(open, member, as_claimed) {
             let file = place_of(rel, std::slice::from_ref(member));
             tracing::warn!(%file, blake3 = member.print.map(tracing::field::display), "was written to while it was in work, by another name or by a program that had it open: what is filed is not what was read");
         }
-        file_away(&Move {
+        let filing = Move {
             from_root: &open.drop.working,
             from_rel: rel,
             from_name: &member.name,
@@ -168,7 +184,8 @@ fn move_all(ctx: &Ctx, open: &OpenDrop, filing: &Filing) -> Result<(), OutboxErr
             to_name: name,
             print: member.print,
             stage: None,
-        })?;
+        };
+        file_unsynced(&filing, unsynced)?;
     }
     let names: Vec<_> = filing.names.iter().map(OsString::as_os_str).chain(filing.note.as_deref()).collect();
     ctx.listings.added(root, rel, &names)
@@ -176,9 +193,15 @@ fn move_all(ctx: &Ctx, open: &OpenDrop, filing: &Filing) -> Result<(), OutboxErr
 
 /// Whether a member of a drop that was to be sent has other bytes by now than those that were read. What can't be
 /// read, or is gone, has been filed already or shows when it is moved.
-fn was_changed(open: &OpenDrop, member: &Member) -> bool {
+fn was_changed(open: &OpenDrop, member: &Member, as_claimed: &[claim::Member]) -> bool {
     let Some(print) = member.print.filter(|_| !open.drop.shots.is_empty()) else { return false };
     let folder = Folder::existing(&open.drop.working, &open.drop.folder).ok().flatten();
+    let now = folder.as_ref().and_then(|folder| folder.look(&member.name).ok().flatten());
+    let then = as_claimed.iter().find(|then| then.name == member.name);
+    if then.zip(now).is_some_and(|(then, now)| then.facts == now.facts) {
+        // Nobody can set back the time of a file's last change, so its bytes need not be read again.
+        return false;
+    }
     let file = folder.and_then(|folder| folder.open(&member.name).ok());
     // One that grew or shrank need not be read.
     let now = |file: File| match file.metadata() {

@@ -1,7 +1,7 @@
 //! What lies in the inbox comes in: watch first, then scan, and scan again whenever something may have been
 //! missed. Events are a hint, the folder is the truth.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use tokio::sync::Semaphore;
 
 use crate::config::{self, Config, Told};
 use crate::domain::arrivals::{How, PresetQuery, PresetState, Rules};
-use crate::domain::ids::{Mono, RelPath};
+use crate::domain::ids::{Mono, Place, RelPath};
 use crate::domain::kinds::NameKind;
-use crate::inbox::{self, Backend, HINT_CAP, HintHow, Report, Setting, Watcher};
+use crate::inbox::{self, Backend, HINT_CAP, Hint, HintHow, Report, Setting, Watcher};
 
 use super::event::{Chain, Event, InboxNow, Looked, Taken};
 use super::read::folder_state;
 use super::site::Site;
-use super::{Engine, InboxCheck, LOOK_AGAIN, SILENCE, look_at_inbox};
+use super::{BEHIND_A_CLAIM, Engine, InboxCheck, LOOK_AGAIN, Planning, SILENCE, look_at_inbox};
 
 /// Pieces of a scan that are on their way to the loop, at most.
 const AHEAD: usize = 4;
@@ -144,21 +144,24 @@ impl Engine {
                 }
             }
         }
-        if !self.looking && !self.hints.is_empty() {
+        if !self.looking && self.look_at.is_some_and(|at| at <= now) {
+            self.look_at = None;
             self.looking = true;
             let hints: Vec<_> = self.hints.drain().collect();
             let (ctx, ignore) = (self.ctx.clone(), ignore(&self.ctx.config));
+            let again = ctx.clone();
+            let told = super::ctx::blocking(move || {
+                let root = &ctx.site.inbox;
+                let look = |((folder, name), how): ((RelPath, OsString), HintHow)| {
+                    let entry = inbox::look(root, &folder, &name, &ignore).map_err(|e| e.to_string());
+                    Looked { folder, name, how, entry }
+                };
+                ctx.send_here(Event::Looked(hints.into_iter().map(look).collect()));
+            });
             self.spawn(async move {
-                let root = ctx.site.inbox.clone();
-                let looked = super::ctx::blocking(move || {
-                    let look = |((folder, name), how): ((RelPath, OsString), HintHow)| {
-                        let entry = inbox::look(&root, &folder, &name, &ignore).map_err(|e| e.to_string());
-                        Looked { folder, name, how, entry }
-                    };
-                    hints.into_iter().map(look).collect()
-                });
-                let looked = looked.await.unwrap_or_default();
-                ctx.send(Event::Looked(looked)).await;
+                if told.await.is_err() {
+                    again.send(Event::Looked(Vec::new())).await;
+                }
             });
         }
     }
@@ -273,11 +276,29 @@ impl Engine {
             self.warn_once(&error.to_string());
         }
         self.rescan_wanted |= drained.rescan;
-        for hint in drained.hints {
-            self.hints.insert((hint.folder, hint.name), hint.how);
-        }
         let now = self.now();
+        for Hint { folder, name, how } in drained.hints {
+            let place = Place { folder, name };
+            let at = if how == HintHow::Gone && self.is_claimed(&place) { now + BEHIND_A_CLAIM } else { now };
+            self.hints.insert((place.folder, place.name), how);
+            self.look_from(at);
+        }
         self.status_due.get_or_insert(now + super::status::QUIET);
+    }
+
+    /// Whether a drop of this name was taken from the inbox by us.
+    fn is_claimed(&self, place: &Place) -> bool {
+        matches!(self.plans.get(place), Some(Planning::Starting(_))) || self.works.values().any(|w| w.place == *place)
+    }
+
+    /// Looks at a name from then on, unless that is to be done anyway.
+    pub(super) fn hint(&mut self, folder: &RelPath, name: &OsStr, how: How, at: Mono) {
+        self.hints.entry((folder.clone(), name.to_owned())).or_insert(HintHow::Look(how));
+        self.look_from(at);
+    }
+
+    fn look_from(&mut self, at: Mono) {
+        self.look_at = Some(self.look_at.map_or(at, |other| other.min(at)));
     }
 
     pub(super) fn looked(&mut self, looked: Vec<Looked>, now: Mono) {

@@ -7,6 +7,7 @@
 mod answers;
 mod bury;
 pub mod clock;
+mod closing;
 mod ctx;
 mod deliver;
 mod ended;
@@ -14,6 +15,7 @@ mod event;
 mod file;
 pub mod frozen;
 mod inflow;
+mod keep;
 mod once;
 mod parts;
 pub mod plan;
@@ -65,6 +67,10 @@ const TOGETHER: Duration = Duration::from_millis(1);
 
 /// When a beat that could not be done is tried again, at the latest.
 const BEAT_AGAIN: Duration = Duration::from_millis(250);
+
+/// Where a drop was just taken from the inbox, something new may lie under its name; that is looked for so much later,
+/// together with what else there is to be looked at. It would wait for the first to be filed anyway.
+const BEHIND_A_CLAIM: Duration = Duration::from_millis(50);
 
 /// How long the inbox may owe an answer before that is called a pause.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -179,6 +185,8 @@ pub struct Engine {
     scans_done: u64,
     looking: bool,
     hints: HashMap<(RelPath, std::ffi::OsString), HintHow>,
+    /// When the first of them is to be looked at.
+    look_at: Option<Mono>,
 
     trouble: Option<Trouble>,
     trouble_past: Option<PastTrouble>,
@@ -252,6 +260,7 @@ impl Engine {
                 break;
             }
         }
+        self.ctx.ended.store(true, std::sync::atomic::Ordering::SeqCst);
         self.tasks.shutdown().await;
         let lock = self.working_lock.take();
         // It lies with the inbox, so letting go of it can hang.
@@ -396,6 +405,7 @@ impl Engine {
             wakes.extend(self.stranded.map(|(at, _)| at));
             wakes.extend(self.blocked.values().filter_map(|(_, at)| *at));
             wakes.extend(self.pace_wake());
+            wakes.extend(self.look_at.filter(|_| !self.looking));
             if !self.scanning {
                 wakes.push(self.next_scan);
             }

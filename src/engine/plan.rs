@@ -2,16 +2,19 @@
 //! All of it is free, and the drop stays in the inbox.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use crate::config::ReferenceMode;
+use futures_util::future::join_all;
+
+use crate::config::{Problem, ReferenceMode};
 use crate::domain::arrivals::Candidate;
 use crate::domain::ids::{Fingerprint, RelPath, ShotNo};
 use crate::domain::life::{Shot, ShotState};
 use crate::domain::news::News;
 use crate::domain::request::{LARGEST_DRAWN_SEED, RefPlan, RequestPlan, Seeds};
 use crate::domain::verdict::Verdict;
-use crate::ledger::{Ending, Known, Role};
+use crate::ledger::{Ending, Known, Member, Role};
 use crate::reference::{self, Format, Original, PrepareError, Rules, Whole};
 use crate::segmind::UploadOutcome;
 
@@ -20,61 +23,118 @@ use super::event::{Chain, Event, Plan, Planned, Prepared};
 use super::frozen::{Frozen, Reference};
 use super::read::{Picture, Read, Reading, read};
 
-/// Plans `candidate` and tells the loop.
-pub(super) async fn run(ctx: Ctx, candidate: Candidate, chain: Chain) {
-    let plan = plan(&ctx, &candidate, chain).await;
+/// Plans drops and tells the loop of each. It begins before the future is first polled: what needs nothing but the disk
+/// and the ledger is one trip to a thread that may block, and is told from there.
+pub(super) fn run(ctx: Ctx, drops: Vec<(Candidate, Chain)>) -> impl Future<Output = ()> + Send {
+    let again = ctx.clone();
+    let travels = blocking(move || {
+        let plan = |(candidate, chain): (Candidate, Chain)| {
+            let which = candidate.clone();
+            // One that nobody foresaw is that drop's own failure, and not that of those beside it.
+            catch_unwind(AssertUnwindSafe(|| plan_at_once(&again, candidate, &chain))).unwrap_or_else(|_| {
+                let plan = Plan::Failed("a worker failed: it panicked".into(), Vec::new());
+                again.send_here(Event::Planned { candidate: which, plan });
+                None
+            })
+        };
+        drops.into_iter().filter_map(plan).collect::<Vec<_>>()
+    });
+    async move {
+        // Only a runtime that ends gives none.
+        let travels = travels.await.unwrap_or_default();
+        join_all(travels.into_iter().map(|(candidate, look, picture)| travel(&ctx, candidate, look, picture))).await;
+    }
+}
+
+/// Plans a drop and tells the loop, unless its picture has to be prepared for it. Blocks on the disk and the ledger.
+fn plan_at_once(ctx: &Ctx, candidate: Candidate, chain: &Chain) -> Option<(Candidate, Look, Picture)> {
+    let plan = match look(ctx, &candidate, chain) {
+        Ok(mut look) => match (reference_at_once(ctx, &look, &candidate), look.picture.take()) {
+            (Some(reference), _) => look.with(reference, &candidate),
+            (None, Some(picture)) => return Some((candidate, look, picture)),
+            (None, None) => look.with(Ok((Reference::None, None)), &candidate),
+        },
+        Err(plan) => plan,
+    };
+    ctx.send_here(Event::Planned { candidate, plan });
+    None
+}
+
+/// Gets the picture of a drop to where the service can have it, and tells the loop.
+async fn travel(ctx: &Ctx, candidate: Candidate, look: Look, picture: Picture) {
+    let reference = picture_reference(ctx, picture, &candidate.folder, candidate.lead()).await;
+    let plan = look.with(reference, &candidate);
     ctx.send(Event::Planned { candidate, plan }).await;
 }
 
-async fn plan(ctx: &Ctx, candidate: &Candidate, chain: Chain) -> Plan {
-    let (config, inbox, looked_at) = (ctx.config.clone(), ctx.site.inbox.clone(), candidate.clone());
-    let reading = match blocking(move || read(&config, &inbox, &looked_at, &chain)).await {
-        Ok(reading) => reading,
-        Err(e) => return Plan::Failed(e, Vec::new()),
-    };
-    let read = match reading {
+/// A drop that was read and looked up.
+struct Look {
+    members: Vec<Member>,
+    plan: RequestPlan,
+    /// Its picture, if that is its reference.
+    picture: Option<Picture>,
+    recognition: Fingerprint,
+    warnings: Vec<Problem>,
+    known: Option<Known>,
+    shots: Vec<Shot>,
+    /// Its picture failed before, with others beside it or another request.
+    seen: bool,
+}
+
+type Found = Result<(Reference, Option<Prepared>), NoReference>;
+
+/// Reads a drop and looks whether it comes back. Blocks on the disk and the ledger.
+fn look(ctx: &Ctx, candidate: &Candidate, chain: &Chain) -> Result<Look, Plan> {
+    let read = match read(&ctx.config, &ctx.site.inbox, candidate, chain) {
         Reading::Ready(read) => *read,
-        Reading::NotWhole => return Plan::NotWhole,
-        Reading::Changed => return Plan::Changed,
-        Reading::Unreadable(why) => return Plan::Unreadable(why),
-        Reading::PresetBroken(folder, why) => return Plan::PresetBroken(folder, why),
-        Reading::NoPrompt => return Plan::NoPrompt,
-        Reading::Failed(why, members) => return Plan::Failed(why, members),
+        Reading::NotWhole => return Err(Plan::NotWhole),
+        Reading::Changed => return Err(Plan::Changed),
+        Reading::Unreadable(why) => return Err(Plan::Unreadable(why)),
+        Reading::PresetBroken(folder, why) => return Err(Plan::PresetBroken(folder, why)),
+        Reading::NoPrompt => return Err(Plan::NoPrompt),
+        Reading::Failed(why, members) => return Err(Plan::Failed(why, members)),
     };
-    let recognition = read.recognition;
-    let picture = read.members.iter().find(|m| m.role == Role::Picture).and_then(|m| m.print);
-    let asked = ctx.record(move |l| {
-        let known = l.recognise(recognition)?;
-        let seen = known.is_none() && picture.is_some_and(|print| l.seen_picture(print).unwrap_or(false));
-        Ok((known, seen))
-    });
-    let (known, seen) = match asked.await {
-        Ok(found) => found,
-        Err(e) => return Plan::Environment(e.to_string()),
+    let Read { members, plan, picture, recognition, warnings } = read;
+    let print = members.iter().find(|m| m.role == Role::Picture).and_then(|m| m.print);
+    // Hardly a drop ever comes back, and who can't have come back need not wait for the ledger.
+    let (known, seen) = if ctx.ledger.returning().may_know(print.into_iter().chain([recognition])) {
+        let asked = ctx.record_here(move |l| {
+            let known = l.recognise(recognition)?;
+            let seen = known.is_none() && print.is_some_and(|print| l.seen_picture(print).unwrap_or(false));
+            Ok((known, seen))
+        });
+        asked.map_err(|e| Plan::Environment(e.to_string()))?
+    } else {
+        (None, false)
     };
-    let (shots, known) = shots(&read.plan, known);
-    let Read { members, plan, picture, warnings, .. } = read;
-    let (reference, prepared) = match reference_of(ctx, &plan, picture, candidate).await {
-        Ok(found) => found,
-        Err(NoReference::Drop(why)) => return Plan::Failed(why, members),
-        Err(NoReference::Changed) => return Plan::Changed,
-        Err(NoReference::Upload(verdict)) => return Plan::Upload(verdict),
-        Err(NoReference::Environment(why)) => return Plan::Environment(why),
-    };
-    if seen {
-        tracing::info!(drop = %candidate.place(), "this picture failed before, but its request or its sidecars are others now: all its shots are sent");
+    let (shots, known) = shots(&plan, known);
+    Ok(Look { members, plan, picture, recognition, warnings, known, shots, seen })
+}
+
+impl Look {
+    fn with(self, reference: Found, candidate: &Candidate) -> Plan {
+        let (reference, prepared) = match reference {
+            Ok(found) => found,
+            Err(NoReference::Drop(why)) => return Plan::Failed(why, self.members),
+            Err(NoReference::Changed) => return Plan::Changed,
+            Err(NoReference::Upload(verdict)) => return Plan::Upload(verdict),
+            Err(NoReference::Environment(why)) => return Plan::Environment(why),
+        };
+        if self.seen {
+            tracing::info!(drop = %candidate.place(), "this picture failed before, but its request or its sidecars are others now: all its shots are sent");
+        }
+        let frozen = Frozen::new(&self.plan, reference, self.plan.shots.count(), &candidate.place().to_string());
+        Plan::Ready(Box::new(Planned {
+            candidate: candidate.clone(),
+            members: self.members,
+            frozen,
+            shots: self.shots,
+            recognition: self.recognition,
+            known: self.known,
+            prepared,
+            warnings: self.warnings,
+        }))
     }
-    let frozen = Frozen::new(&plan, reference, plan.shots.count(), &candidate.place().to_string());
-    Plan::Ready(Box::new(Planned {
-        candidate: candidate.clone(),
-        members,
-        frozen,
-        shots,
-        recognition,
-        known,
-        prepared,
-        warnings,
-    }))
 }
 
 /// The shots to be sent: of a drop that comes back those that were not delivered, with their seeds; else all.
@@ -123,26 +183,23 @@ pub(super) enum NoReference {
     Environment(String),
 }
 
-async fn reference_of(
-    ctx: &Ctx,
-    plan: &RequestPlan,
-    picture: Option<Picture>,
-    candidate: &Candidate,
-) -> Result<(Reference, Option<Prepared>), NoReference> {
-    match (&plan.reference, picture) {
-        (RefPlan::None, _) | (RefPlan::Picture, None) => Ok((Reference::None, None)),
-        (RefPlan::Given { url }, _) => Ok((Reference::Given { url: url.clone() }, None)),
-        (RefPlan::Picture, Some(picture)) => picture_reference(ctx, picture, &candidate.folder, candidate.lead()).await,
-    }
+/// The reference of a drop, where nothing has to be made of its picture for it; `None` else.
+fn reference_at_once(ctx: &Ctx, look: &Look, candidate: &Candidate) -> Option<Found> {
+    let reference = match (&look.plan.reference, &look.picture) {
+        (RefPlan::None, _) | (RefPlan::Picture, None) => Ok(Reference::None),
+        (RefPlan::Given { url }, _) => Ok(Reference::Given { url: url.clone() }),
+        (RefPlan::Picture, Some(picture)) => match &ctx.config.reference.mode {
+            ReferenceMode::PublicUrl { url_base } => {
+                public(&picture.whole, url_base, &candidate.folder, candidate.lead())
+            }
+            ReferenceMode::Inline | ReferenceMode::Upload => return None,
+        },
+    };
+    Some(reference.map(|reference| (reference, None)))
 }
 
 /// Makes a picture available to the service, as the configuration says.
-async fn picture_reference(
-    ctx: &Ctx,
-    picture: Picture,
-    folder: &RelPath,
-    name: &std::ffi::OsStr,
-) -> Result<(Reference, Option<Prepared>), NoReference> {
+async fn picture_reference(ctx: &Ctx, picture: Picture, folder: &RelPath, name: &std::ffi::OsStr) -> Found {
     match &ctx.config.reference.mode {
         ReferenceMode::PublicUrl { url_base } => {
             public(&picture.whole, url_base, folder, name).map(|reference| (reference, None))

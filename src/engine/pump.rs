@@ -1,19 +1,19 @@
 //! What is sent next: shots that are due, drops that are planned, and candidates to be planned, as gate, pace,
 //! limits and turns allow.
 
-use crate::domain::arrivals::Candidate;
+use crate::config::ReferenceMode;
+use crate::domain::arrivals::{Candidate, How};
 use crate::domain::gate::May;
 use crate::domain::ids::{DropId, Mono, Place, RelPath, ShotNo};
 use crate::domain::life::ShotEvent;
 use crate::domain::news::News;
 use crate::domain::pace::Fits;
-use crate::inbox::HintHow;
 use crate::ledger::{Member, OpenDrop};
 
 use super::event::{Event, NotStarted, Plan, Prepared};
 use super::frozen::Frozen;
 use super::works::{Work, wait};
-use super::{Engine, Planning, plan, send};
+use super::{BEHIND_A_CLAIM, Engine, Planning, plan, send};
 
 /// What may be sent in this turn.
 #[derive(Clone, Copy)]
@@ -140,7 +140,7 @@ impl Engine {
                         },
                         (_, prepared) => prepared,
                     };
-                    send::send(ctx, id, sending, frozen, prepared, in_flight).await;
+                    send::send(ctx, open, sending, frozen, prepared, in_flight).await;
                 });
             }
         }
@@ -193,9 +193,28 @@ impl Engine {
     fn plan_more(&mut self, most: usize, now: Mono) {
         self.plan_again(usize::MAX, None, now);
         let planned = self.plans.values().filter(|p| p.may_start()).count();
-        for candidate in self.arrivals.ready(now, most.saturating_sub(planned)) {
-            self.plan_one(candidate);
+        if !matches!(self.ctx.config.reference.mode, ReferenceMode::PublicUrl { .. }) {
+            // What has to be prepared and uploaded takes its time, each for itself.
+            for candidate in self.arrivals.ready(now, most.saturating_sub(planned)) {
+                self.plan_one(candidate);
+            }
+            return;
         }
+        if planned > most / 2 {
+            // Several are read in one go, once there is room for several.
+            return;
+        }
+        let candidates = self.arrivals.ready(now, most - planned);
+        let together = candidates.len().div_ceil(2);
+        let mut some: Vec<Candidate> = Vec::new();
+        for candidate in candidates {
+            // A folder that hangs holds up its own drops alone.
+            if some.len() >= together || some.first().is_some_and(|first| first.folder != candidate.folder) {
+                self.plan_all(std::mem::take(&mut some));
+            }
+            some.push(candidate);
+        }
+        self.plan_all(some);
     }
 
     /// One plan at a time while one drop is the probe; the culprit's only where nothing else is there.
@@ -217,13 +236,24 @@ impl Engine {
     }
 
     fn plan_one(&mut self, candidate: Candidate) {
-        let place = candidate.place();
-        self.plans.insert(place.clone(), Planning::Reading);
-        self.plan_order.retain(|p| *p != place);
-        self.plan_order.push(place);
-        let chain = self.chain(&candidate.folder);
-        let ctx = self.ctx.clone();
-        self.spawn(plan::run(ctx, candidate, chain));
+        self.plan_all(vec![candidate]);
+    }
+
+    /// Plans these, one after the other.
+    fn plan_all(&mut self, candidates: Vec<Candidate>) {
+        if candidates.is_empty() {
+            return;
+        }
+        let mut drops = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let place = candidate.place();
+            self.plans.insert(place.clone(), Planning::Reading);
+            self.plan_order.retain(|p| *p != place);
+            self.plan_order.push(place);
+            let chain = self.chain(&candidate.folder);
+            drops.push((candidate, chain));
+        }
+        self.spawn(plan::run(self.ctx.clone(), drops));
     }
 
     /// Plans again what failed to be uploaded a while ago, `most` drops and not the given one; how many.
@@ -303,8 +333,7 @@ impl Engine {
         let place = candidate.place();
         self.arrivals.blocked(&place, "it has just changed", now);
         for member in candidate.moving().chain(candidate.sidecars.iter().map(|s| &s.file)) {
-            let key = (candidate.folder.clone(), member.name.clone());
-            self.hints.entry(key).or_insert(HintHow::Look(crate::domain::arrivals::How::Changed));
+            self.hint(&candidate.folder, &member.name, How::Changed, now);
         }
         self.rescan_wanted = true;
     }
@@ -324,8 +353,7 @@ impl Engine {
         self.arrivals.claimed(candidate, now, wall.as_millisecond());
         // What landed under these names since is not to be forgotten.
         for member in candidate.moving() {
-            let key = (candidate.folder.clone(), member.name.clone());
-            self.hints.entry(key).or_insert(HintHow::Look(crate::domain::arrivals::How::Created));
+            self.hint(&candidate.folder, &member.name, How::Created, now + BEHIND_A_CLAIM);
         }
         self.put_back_continuing(open.drop.continues, now);
         let id = open.drop.id;

@@ -15,12 +15,13 @@ use crate::outbox::claim::{self, ClaimError};
 use crate::outbox::folder::Folder;
 use crate::outbox::note::take_away_if_ours;
 use crate::reference::{self, Whole};
-use crate::segmind::{AssetUrl, Body, CallOutcome};
+use crate::segmind::{AssetUrl, Body, CallOutcome, write_small};
 
 use super::ctx::{Ctx, MAX_RESULT_BYTES, blocking};
 use super::deliver;
 use super::event::{Answer, Event, NotStarted, Planned, Prepared};
 use super::frozen::{Frozen, Reference};
+use super::keep;
 use super::plan::{self, NoReference};
 
 /// Why a drop was not started, with what has to be undone already undone.
@@ -47,10 +48,11 @@ pub(super) fn new_id() -> DropId {
     DropId(bytes)
 }
 
-/// Claims a planned drop, commits it with its first send, and makes that send.
-pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
+/// Claims a planned drop, commits it with its first send, and makes that send. The claim begins before the future is
+/// first polled, and its commit is waited for where it was made.
+pub(super) fn start(ctx: Ctx, planned: Planned, in_flight: u32) -> impl Future<Output = ()> + Send {
     let Planned { candidate, members, frozen, shots, recognition, known, prepared, .. } = planned;
-    let Some(first) = shots.first().map(|shot| shot.no) else { return };
+    let first = shots.first().map(|shot| shot.no);
     let drop = NewDrop {
         id: new_id(),
         folder: candidate.folder.clone(),
@@ -63,49 +65,62 @@ pub(super) async fn start(ctx: Ctx, planned: Planned, in_flight: u32) {
         failure: None,
         continues: known.as_ref().map(|known| known.id),
     };
-    let has_note = match claim_drop(&ctx, &candidate, in_flight).await {
-        Ok(has_note) => has_note,
-        Err(why) => return not_started(&ctx, candidate, why, true).await,
-    };
-    let (row, moment, bounds) = (drop.clone(), ctx.clock.moment(), limits(&ctx));
-    // The very time that is recorded: after a crash the same note must come out.
-    let now = moment.wall;
-    let begun = ctx.record(move |l| l.begin(&row, Some(first), bounds, &moment)).await;
-    let why = match begun {
-        Ok(Sent::Committed) => None,
-        Ok(limited @ Sent::Limited { .. }) => Some(NotStarted::Limited(limited)),
-        Err(e) => Some(NotStarted::Environment(e.for_a_person())),
-    };
-    if let Some(why) = why {
-        give_up_claim(&ctx, &drop).await;
-        return not_started(&ctx, candidate, why, true).await;
-    }
-    let notes = known.map(|known| known.notes).unwrap_or_default();
-    if has_note || !notes.is_empty() {
-        take_notes_away(&ctx, &drop, notes).await;
-    }
-
-    let mut open = OpenDrop { drop, claimed: now, number: None, filing: None };
-    let mut sending = None;
-    for shot in &mut open.drop.shots {
-        if shot.no == first
-            && let Ok(sent) = shot.apply(ShotEvent::Send { at: now })
-        {
-            *shot = sent.clone();
-            sending = Some(sent);
+    let (again, row, looked_at) = (ctx.clone(), drop.clone(), candidate.clone());
+    let begun = blocking(move || {
+        let ended = |is_claimed| (NotStarted::Environment("the daemon stops".into()), is_claimed);
+        if again.has_ended() {
+            return Err(ended(false));
         }
-    }
-    let id = open.drop.id;
-    let event = Event::Started {
-        candidate,
-        open: Box::new(open),
-        frozen: frozen.clone(),
-        prepared: prepared.clone(),
-        sending: Some(first),
-    };
-    ctx.send(event).await;
-    if let Some(shot) = sending {
-        call(&ctx, id, &shot, &frozen, prepared.as_ref()).await;
+        let claimed = claim_drop(&again, &looked_at, in_flight).map_err(|why| (why, false))?;
+        // Nobody is left who would send it: without a row, recovery takes it back.
+        if again.has_ended() {
+            return Err(ended(true));
+        }
+        let (moment, bounds) = (again.clock.moment(), limits(&again));
+        // The very time that is recorded: after a crash the same note must come out.
+        let now = moment.wall;
+        let why = match again.record_here(move |l| l.begin(&row, first, bounds, &moment)) {
+            Ok(Sent::Committed) => return Ok((claimed, now)),
+            Ok(limited @ Sent::Limited { .. }) => NotStarted::Limited(limited),
+            Err(e) => NotStarted::Environment(e.for_a_person()),
+        };
+        Err((why, true))
+    });
+    async move {
+        let (claimed, now) = match begun.await.unwrap_or_else(|e| Err((NotStarted::Environment(e), true))) {
+            Ok(begun) => begun,
+            Err((why, is_claimed)) => {
+                if is_claimed {
+                    give_up_claim(&ctx, &drop).await;
+                }
+                return not_started(&ctx, candidate, why, true).await;
+            }
+        };
+        let notes = known.map(|known| known.notes).unwrap_or_default();
+        if claimed.has_note || !notes.is_empty() {
+            take_notes_away(&ctx, &drop, notes).await;
+        }
+        let mut open = OpenDrop { drop, claimed: now, number: None, filing: None };
+        let mut sending = None;
+        for shot in &mut open.drop.shots {
+            if Some(shot.no) == first
+                && let Ok(sent) = shot.apply(ShotEvent::Send { at: now })
+            {
+                *shot = sent.clone();
+                sending = Some(sent);
+            }
+        }
+        let event = Event::Started {
+            candidate,
+            open: Box::new(open.clone()),
+            frozen: frozen.clone(),
+            prepared: prepared.clone(),
+            sending: first,
+        };
+        ctx.send(event).await;
+        if let Some(shot) = sending {
+            call(&ctx, open, shot, frozen, prepared.as_ref(), claimed.members).await;
+        }
     }
 }
 
@@ -128,7 +143,9 @@ pub(super) async fn bury(
         failure: Some(reason),
         continues: None,
     };
-    if let Err(why) = claim_drop(&ctx, &candidate, 1).await {
+    let (again, looked_at) = (ctx.clone(), candidate.clone());
+    let claimed = blocking(move || claim_drop(&again, &looked_at, 1)).await;
+    if let Err(why) = claimed.unwrap_or_else(|e| Err(NotStarted::Environment(e))) {
         return not_started(&ctx, candidate, why, false).await;
     }
     let (row, moment) = (drop.clone(), ctx.clock.moment());
@@ -159,36 +176,43 @@ fn unread_members(candidate: &crate::domain::arrivals::Candidate) -> Vec<Member>
         .collect()
 }
 
-/// Moves a drop into working; whether a note of its name lies in the inbox.
-async fn claim_drop(
+/// A drop that lies in working.
+struct Claimed {
+    /// What moved, as it was found there.
+    members: Vec<claim::Member>,
+    /// A note of its name lies in the inbox.
+    has_note: bool,
+}
+
+/// Moves a drop into working. Blocks on the disk.
+fn claim_drop(
     ctx: &Ctx,
     candidate: &crate::domain::arrivals::Candidate,
     in_flight: u32,
-) -> Result<bool, NotStarted> {
-    let (site, folder, bytes) = (ctx.site.clone(), candidate.folder.clone(), reserve(ctx, in_flight));
-    let (tx, note) = (ctx.tx.clone(), note_name(&candidate.stem));
-    let members: Vec<_> = candidate.moving().map(|m| claim::Member { name: m.name.clone(), facts: m.facts }).collect();
-    let done = blocking(move || {
-        if !site.inbox_is_there() {
-            return Err(NotStarted::Environment(format!("the inbox {} is not there", site.inbox.display())));
+) -> Result<Claimed, NotStarted> {
+    let (site, folder, bytes) = (&ctx.site, &candidate.folder, reserve(ctx, in_flight));
+    if !site.inbox_is_there() {
+        return Err(NotStarted::Environment(format!("the inbox {} is not there", site.inbox.display())));
+    }
+    if let Some(trouble) = ctx.trouble(bytes) {
+        return Err(NotStarted::Environment(trouble));
+    }
+    // What is wrong with its own folders concerns this drop alone, and is known before it is paid.
+    if let Some(trouble) = site.trouble_of(folder, bytes) {
+        return Err(NotStarted::Blocked(trouble));
+    }
+    let mut members: Vec<_> =
+        candidate.moving().map(|m| claim::Member { name: m.name.clone(), facts: m.facts }).collect();
+    let claimed = claim::claim(&site.inbox, &site.working, folder, &members).map_err(|e| {
+        if !e.stranded.is_empty() {
+            ctx.send_here(Event::Stranded);
         }
-        if let Some(trouble) = site.trouble(bytes) {
-            return Err(NotStarted::Environment(trouble));
-        }
-        // What is wrong with its own folders concerns this drop alone, and is known before it is paid.
-        if let Some(trouble) = site.trouble_of(&folder, bytes) {
-            return Err(NotStarted::Blocked(trouble));
-        }
-        let claimed = claim::claim(&site.inbox, &site.working, &folder, &members);
-        claimed.map(|_| has(&site.inbox, &folder, &note)).map_err(|e| {
-            if !e.stranded.is_empty() {
-                // Blocking is fine here, and the loop takes events at any time.
-                let _ = tx.blocking_send(Event::Stranded);
-            }
-            not_claimed(&e)
-        })
-    });
-    done.await.unwrap_or_else(|e| Err(NotStarted::Environment(e)))
+        not_claimed(&e)
+    })?;
+    for (member, facts) in members.iter_mut().zip(claimed.facts) {
+        member.facts = facts;
+    }
+    Ok(Claimed { members, has_note: has(&site.inbox, folder, &note_name(&candidate.stem)) })
 }
 
 /// The name of a drop's note.
@@ -261,23 +285,38 @@ async fn take_notes_away(ctx: &Ctx, drop: &NewDrop, notes: Vec<(std::path::PathB
 }
 
 /// Commits a due shot as sending (`shot` is its state after it) and sends it.
-pub(super) async fn send(ctx: Ctx, id: DropId, shot: Shot, frozen: Frozen, prepared: Option<Prepared>, in_flight: u32) {
-    let (site, bytes, no) = (ctx.site.clone(), reserve(&ctx, in_flight), shot.no);
-    let trouble = blocking(move || site.trouble(bytes)).await.unwrap_or_else(Some);
+pub(super) async fn send(
+    ctx: Ctx,
+    open: OpenDrop,
+    shot: Shot,
+    frozen: Frozen,
+    prepared: Option<Prepared>,
+    in_flight: u32,
+) {
+    let (again, bytes, id, no) = (ctx.clone(), reserve(&ctx, in_flight), open.drop.id, shot.no);
+    let trouble = blocking(move || again.trouble(bytes)).await.unwrap_or_else(Some);
     if let Some(trouble) = trouble {
         return ctx.send(Event::Answered { drop: id, shot: no, answer: Answer::NotSent(trouble) }).await;
     }
     let (row, moment, bounds) = (shot.clone(), ctx.clock.moment(), limits(&ctx));
     match ctx.record(move |l| l.send(id, &row, bounds, &moment)).await {
-        Ok(Sent::Committed) => call(&ctx, id, &shot, &frozen, prepared.as_ref()).await,
+        Ok(Sent::Committed) => call(&ctx, open, shot, frozen, prepared.as_ref(), Vec::new()).await,
         Ok(limited) => ctx.send(Event::Answered { drop: id, shot: no, answer: Answer::Limited(limited) }).await,
         Err(e) => ctx.send(Event::Answered { drop: id, shot: no, answer: Answer::NotSent(e.for_a_person()) }).await,
     }
 }
 
-/// The paid request. Its send is committed.
-async fn call(ctx: &Ctx, id: DropId, shot: &Shot, frozen: &Frozen, prepared: Option<&Prepared>) {
-    let into = ctx.spool.part_path(id, shot.no);
+/// The paid request. Its send is committed. A drop with one shot is seen through from here, if its picture comes.
+/// `as_claimed`: its members as they were found in working, where that is known.
+async fn call(
+    ctx: &Ctx,
+    open: OpenDrop,
+    shot: Shot,
+    frozen: Frozen,
+    prepared: Option<&Prepared>,
+    as_claimed: Vec<claim::Member>,
+) {
+    let into = ctx.spool.part_path(open.drop.id, shot.no);
     let body = match &frozen.reference {
         Reference::Inline { media_type, .. } => {
             let file = prepared.map(|p| p.to_path_buf()).unwrap_or_default();
@@ -289,8 +328,10 @@ async fn call(ctx: &Ctx, id: DropId, shot: &Shot, frozen: &Frozen, prepared: Opt
         Reference::Given { url } | Reference::Public { url } => Body::json(&frozen.body(shot.seed, Some(url))),
         Reference::None => Body::json(&frozen.body(shot.seed, None)),
     };
-    let outcome = match ctx.keys.key() {
-        Some(key) => whole_after_all(ctx.client.reimagine(&key, body, &into, MAX_RESULT_BYTES).await, &into).await,
+    let mut outcome = match ctx.keys.key() {
+        Some(key) => {
+            whole_after_all(ctx.client.reimagine_leaving(&key, body, &into, MAX_RESULT_BYTES).await, &into).await
+        }
         None => CallOutcome {
             verdict: Verdict::Pause {
                 why: crate::domain::verdict::PauseWhy::Key,
@@ -298,13 +339,39 @@ async fn call(ctx: &Ctx, id: DropId, shot: &Shot, frozen: &Frozen, prepared: Opt
             },
             picture: None,
             held: None,
+            left: None,
             remains: None,
             receipt: crate::domain::verdict::Receipt::default(),
             trouble: false,
             elapsed: std::time::Duration::ZERO,
         },
     };
-    ctx.send(Event::Answered { drop: id, shot: shot.no, answer: Answer::Came(Box::new(outcome)) }).await;
+    let is_alone = open.drop.shots.len() == 1;
+    let answered = Shot { receipt: outcome.receipt.clone(), ..shot };
+    let (id, no) = (open.drop.id, answered.no);
+    let told = |outcome, keeps| {
+        let answer = Answer::Came { outcome: Box::new(outcome), keeps };
+        ctx.send(Event::Answered { drop: id, shot: no, answer })
+    };
+    match outcome.left.take() {
+        Some(picture) if is_alone => {
+            let kept = keep::keep_left(ctx.clone(), open, frozen, answered, picture, as_claimed);
+            told(outcome, true).await;
+            return kept.await;
+        }
+        Some(picture) => {
+            let written = tokio::task::spawn_blocking(move || write_small(&into, picture)).await;
+            if let Ok(Err(held)) = written {
+                (outcome.picture, outcome.held) = (None, Some(held));
+            }
+        }
+        None => {}
+    }
+    if is_alone && outcome.picture.is_some() {
+        told(outcome, true).await;
+        return keep::keep(ctx.clone(), open, frozen, answered, None, as_claimed).await;
+    }
+    told(outcome, false).await;
 }
 
 /// A picture all of which came before its answer broke off was received, as after a crash: only what stands

@@ -15,7 +15,7 @@ use crate::segmind::Held;
 
 use super::event::{Back, Fetched, FiledAs, KeepFault, Kept, Prepared, Stepped};
 use super::frozen::Frozen;
-use super::{Engine, LOOK_AGAIN, deliver, file, send};
+use super::{Engine, LOOK_AGAIN, deliver, file, keep, send};
 
 /// How long an answered shot's picture is tried to be fetched.
 const FETCH_FOR: Duration = Duration::from_secs(3600);
@@ -86,6 +86,7 @@ impl Work {
         self.busy.remove(&kept.shot.no);
         self.held.remove(&kept.shot.no);
         self.open.number = kept.number.or(self.open.number);
+        self.open.filing = kept.filing.or(self.open.filing.take());
         self.set(kept.shot);
     }
 
@@ -155,7 +156,8 @@ impl Engine {
                 work.busy.insert(shot.no);
                 let held = work.held.get(&shot.no).cloned();
                 let (open, frozen) = (work.open.clone(), work.frozen.clone());
-                self.spawn(deliver::fetch(ctx, open, frozen, shot, held));
+                let is_lost = work.lost.is_some();
+                self.spawn(deliver::fetch(ctx, open, frozen, shot, held, is_lost));
             } else if may_publish {
                 may_publish = false;
                 work.busy.insert(shot.no);
@@ -214,12 +216,7 @@ impl Engine {
     pub(super) fn kept(&mut self, id: DropId, no: ShotNo, kept: Result<Kept, KeepFault>, now: Mono) {
         let Some(work) = self.works.get_mut(&id) else { return };
         match kept {
-            Ok(kept) => {
-                work.kept(kept);
-                work.since = self.ctx.clock.wall();
-                self.usage_wanted = true;
-                self.advance(id, now);
-            }
+            Ok(kept) => self.kept_well(id, kept, now),
             Err(KeepFault::NotAPicture(why)) => {
                 work.held.remove(&no);
                 let again = self.ctx.config.retry.unconfirmed == crate::config::Unconfirmed::Retry
@@ -228,7 +225,16 @@ impl Engine {
             }
             // What came was billed, and somebody took it away.
             Err(KeepFault::Gone(reason)) => self.step(id, no, ShotEvent::Fail { reason, billed: Billed::Yes }),
-            Err(KeepFault::Environment(why)) => {
+            Err(fault @ (KeepFault::Environment(_) | KeepFault::Held(_))) => {
+                let why = match fault {
+                    KeepFault::Held(held) => {
+                        tracing::warn!(drop = %work.place, reason = %held.why, "a picture came that the disk does not take: it is kept in memory until it does");
+                        let why = held.why.clone();
+                        work.held.insert(no, held);
+                        why
+                    }
+                    KeepFault::Environment(why) | KeepFault::NotAPicture(why) | KeepFault::Gone(why) => why,
+                };
                 // The bytes are here; only the disk has to take them.
                 self.our_trouble(&why, now);
                 if let Some(work) = self.works.get(&id)
@@ -238,10 +244,27 @@ impl Engine {
                     let (open, frozen) = (work.open.clone(), work.frozen.clone());
                     self.spawn(async move {
                         tokio::time::sleep(LOOK_AGAIN).await;
-                        deliver::keep(ctx, open, frozen, shot, held).await;
+                        keep::keep(ctx, open, frozen, shot, held, Vec::new()).await;
                     });
                 }
             }
+        }
+    }
+
+    /// A picture was received, and perhaps all that follows is done.
+    fn kept_well(&mut self, id: DropId, mut kept: Kept, now: Mono) {
+        let Some(work) = self.works.get_mut(&id) else { return };
+        let done = kept.done.take();
+        work.kept(kept);
+        work.since = self.ctx.clock.wall();
+        self.usage_wanted = true;
+        match done {
+            Some(delivered) => {
+                work.set(*delivered.clone());
+                self.delivered(id, &delivered, now);
+                self.filed(id, None, Ok(FiledAs::Archived), now);
+            }
+            None => self.advance(id, now),
         }
     }
 
@@ -249,10 +272,7 @@ impl Engine {
         let Some(work) = self.works.get_mut(&id) else { return };
         let fail = |reason: String| ShotEvent::Fail { reason, billed: Billed::Yes };
         match fetched {
-            Fetched::Kept(kept) => {
-                work.kept(*kept);
-                self.advance(id, now);
-            }
+            Fetched::Kept(kept) => self.kept_well(id, *kept, now),
             Fetched::Refused(why) => self.step(id, no, fail(format!("its address is not one that is fetched: {why}"))),
             Fetched::Later(why) | Fetched::NotAPicture(why) => {
                 // Counted from the first try of this run, so that neither a machine that was off nor a wall
@@ -314,6 +334,16 @@ impl Engine {
             Ok(filing) => work.open.filing = filing.or(work.open.filing.take()),
             Err(why) => return self.block(id, &why, now),
         }
+        work.since = self.ctx.clock.wall();
+        self.delivered(id, shot, now);
+        self.blocked.remove(&id);
+        self.usage_wanted = true;
+        self.advance(id, now);
+    }
+
+    /// Says that a shot is delivered.
+    fn delivered(&mut self, id: DropId, shot: &Shot, now: Mono) {
+        let Some(work) = self.works.get_mut(&id) else { return };
         if let ShotState::Delivered { name, .. } = &shot.state {
             let place = deliver::shown_name(&work.open.drop.folder, name);
             let cost = shot.receipt.cost;
@@ -321,10 +351,6 @@ impl Engine {
             let after = work.answered.remove(&shot.no).map(|at| now.since(at));
             self.ctx.tell.say(&News::Delivered { after, cost });
         }
-        work.since = self.ctx.clock.wall();
-        self.blocked.remove(&id);
-        self.usage_wanted = true;
-        self.advance(id, now);
     }
 
     /// A drop's results or originals can't be put where they belong just now: shown, tried again, nothing new

@@ -173,7 +173,7 @@ pub fn check_at_once(file: &File) -> io::Result<(Whole, Option<Fingerprint>)> {
     AT_ONCE.with_borrow_mut(|buffer| {
         let size = size as usize;
         if buffer.len() < size {
-            buffer.resize(size, 0);
+            *buffer = vec![0; size];
         }
         let mut got = 0;
         while got < size {

@@ -22,6 +22,9 @@ use super::event::{Event, Kept};
 /// How long it waits for others that are on their way.
 const TOGETHER: Duration = Duration::from_millis(10);
 
+/// So many may wait: more than are ever on their way at one time where nothing hangs.
+const MOST: usize = 64;
+
 /// Drops whose results and originals have moved.
 #[derive(Debug, Default)]
 pub(super) struct Closing {
@@ -82,10 +85,14 @@ impl Drop for Coming {
 }
 
 /// Closes a drop together with others, and tells the loop of each.
-pub(super) async fn close(ctx: Ctx, moved: Moved, unsynced: Unsynced) {
+pub(super) async fn close(ctx: Ctx, moved: Box<Moved>, unsynced: Unsynced) {
+    if ctx.closing.lock().waiting.len() >= MOST {
+        // A folder hangs: each that comes now takes a turn of its own, so that in the end nothing new is claimed.
+        return close_all(&ctx, vec![*moved], unsynced).await;
+    }
     {
         let mut state = ctx.closing.lock();
-        state.waiting.push(moved);
+        state.waiting.push(*moved);
         state.unsynced.join(unsynced);
         if std::mem::replace(&mut state.running, true) {
             return;

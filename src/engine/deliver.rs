@@ -47,7 +47,7 @@ pub(super) async fn fetch(
     let (id, no) = (open.drop.id, shot.no);
     let fetched = match fetch_and_keep(&ctx, open, frozen, shot, held, is_lost).await {
         Ok(Came::Moved(moved, unsynced)) => return super::closing::close(ctx, moved, unsynced).await,
-        Ok(Came::Kept(kept)) => Fetched::Kept(Box::new(kept)),
+        Ok(Came::Kept(kept)) => Fetched::Kept(kept),
         Err(fetched) => fetched,
     };
     ctx.send(Event::Fetched { drop: id, shot: no, fetched }).await;

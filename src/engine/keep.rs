@@ -59,13 +59,14 @@ pub(super) fn keep_left(
         };
         match turn_now() {
             Some(_turn) => Ok(keep_here(&again, open, &frozen, &shot, Part::Fresh(file, bytes), Some(as_claimed))),
-            None => Err((open, frozen, shot, as_claimed)),
+            None => Err(Box::new((open, frozen, shot, as_claimed))),
         }
     });
     async move {
         let kept = match begun.await {
             Ok(Ok(seen)) => settle(&ctx, id, no, seen).await,
-            Ok(Err((open, frozen, shot, as_claimed))) => {
+            Ok(Err(rest)) => {
+                let (open, frozen, shot, as_claimed) = *rest;
                 keep_part(&ctx, open, frozen, shot, None, Some(as_claimed)).await
             }
             Err(e) => Err(KeepFault::Environment(format!("a worker failed: {e}"))),
@@ -77,8 +78,8 @@ pub(super) fn keep_left(
 
 /// A picture was received.
 pub(super) enum Came {
-    Kept(Kept),
-    Moved(Moved, Unsynced),
+    Kept(Box<Kept>),
+    Moved(Box<Moved>, Unsynced),
 }
 
 /// Where a picture is that came.
@@ -94,7 +95,7 @@ enum Part {
 async fn tell(ctx: Ctx, id: DropId, no: ShotNo, came: Result<Came, KeepFault>) {
     let kept = match came {
         Ok(Came::Moved(moved, unsynced)) => return closing::close(ctx, moved, unsynced).await,
-        Ok(Came::Kept(kept)) => Ok(kept),
+        Ok(Came::Kept(kept)) => Ok(*kept),
         Err(fault) => Err(fault),
     };
     ctx.send(Event::Kept { drop: id, shot: no, kept }).await;
@@ -131,11 +132,11 @@ fn keep_here(
 async fn settle(ctx: &Ctx, id: DropId, no: ShotNo, seen: Result<Seen, KeepFault>) -> Result<Came, KeepFault> {
     match seen {
         Ok(Seen::Moved(moved, unsynced)) => Ok(Came::Moved(moved, unsynced)),
-        Ok(Seen::Recorded(kept)) => Ok(Came::Kept(kept)),
+        Ok(Seen::Recorded(kept)) => Ok(Came::Kept(Box::new(kept))),
         Ok(Seen::Unrecorded(kept)) => {
             let row = kept_row(id, &kept);
             record_steps(ctx, id, &kept.shot, row).await;
-            Ok(Came::Kept(kept))
+            Ok(Came::Kept(Box::new(kept)))
         }
         Err(KeepFault::NotAPicture(why)) => {
             let spool = ctx.spool.clone();
@@ -237,7 +238,7 @@ enum Seen {
     Unrecorded(Kept),
     Recorded(Kept),
     /// Its result and its originals lie where they belong.
-    Moved(Moved, Unsynced),
+    Moved(Box<Moved>, Unsynced),
 }
 
 /// Commits a receipt. If all names were chosen with it, the result and the originals are put where they belong in
@@ -265,7 +266,9 @@ fn see_through(ctx: &Ctx, open: OpenDrop, frozen: &Frozen, kept: Kept, as_claime
     // The receipt stands, whatever happens here.
     let put = catch_unwind(AssertUnwindSafe(put));
     match (put, kept.shot.apply(ShotEvent::Deliver)) {
-        (Ok(Ok(unsynced)), Ok(delivered)) => Seen::Moved(Moved { id, kept, delivered, at: ctx.clock.wall() }, unsynced),
+        (Ok(Ok(unsynced)), Ok(delivered)) => {
+            Seen::Moved(Box::new(Moved { id, kept, delivered, at: ctx.clock.wall() }), unsynced)
+        }
         _ => Seen::Recorded(kept),
     }
 }

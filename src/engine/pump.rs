@@ -193,18 +193,20 @@ impl Engine {
     fn plan_more(&mut self, most: usize, now: Mono) {
         self.plan_again(usize::MAX, None, now);
         let planned = self.plans.values().filter(|p| p.may_start()).count();
-        if !matches!(self.ctx.config.reference.mode, ReferenceMode::PublicUrl { .. }) {
-            // What has to be prepared and uploaded takes its time, each for itself.
+        let is_paced = (1..600).contains(&self.ctx.config.api.requests_per_minute);
+        if is_paced || !matches!(self.ctx.config.reference.mode, ReferenceMode::PublicUrl { .. }) {
+            // What has to be prepared and uploaded takes its time, each for itself; and where sends are seldom, little is
+            // read ahead of what may come that is more urgent.
             for candidate in self.arrivals.ready(now, most.saturating_sub(planned)) {
                 self.plan_one(candidate);
             }
             return;
         }
-        if planned > most / 2 {
+        if self.plans.values().filter(|p| matches!(p, Planning::Ready(..))).count() > most / 2 {
             // Several are read in one go, once there is room for several.
             return;
         }
-        let candidates = self.arrivals.ready(now, most - planned);
+        let candidates = self.arrivals.ready(now, most.saturating_sub(planned));
         let together = candidates.len().div_ceil(2);
         let mut some: Vec<Candidate> = Vec::new();
         for candidate in candidates {

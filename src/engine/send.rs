@@ -67,19 +67,16 @@ pub(super) fn start(ctx: Ctx, planned: Planned, in_flight: u32) -> impl Future<O
     };
     let (again, row, looked_at) = (ctx.clone(), drop.clone(), candidate.clone());
     let begun = blocking(move || {
-        let ended = |is_claimed| (NotStarted::Environment("the daemon stops".into()), is_claimed);
-        if again.has_ended() {
-            return Err(ended(false));
-        }
         let claimed = claim_drop(&again, &looked_at, in_flight).map_err(|why| (why, false))?;
-        // Nobody is left who would send it: without a row, recovery takes it back.
-        if again.has_ended() {
-            return Err(ended(true));
-        }
         let (moment, bounds) = (again.clock.moment(), limits(&again));
         // The very time that is recorded: after a crash the same note must come out.
         let now = moment.wall;
-        let why = match again.record_here(move |l| l.begin(&row, first, bounds, &moment)) {
+        let ctx = again.clone();
+        let begin = again.record_here(move |l| {
+            // Nobody would be left to send it: without a row, recovery takes it back.
+            if ctx.has_ended() { Err(LedgerError::Gone) } else { l.begin(&row, first, bounds, &moment) }
+        });
+        let why = match begin {
             Ok(Sent::Committed) => return Ok((claimed, now)),
             Ok(limited @ Sent::Limited { .. }) => NotStarted::Limited(limited),
             Err(e) => NotStarted::Environment(e.for_a_person()),
@@ -191,6 +188,9 @@ fn claim_drop(
     in_flight: u32,
 ) -> Result<Claimed, NotStarted> {
     let (site, folder, bytes) = (&ctx.site, &candidate.folder, reserve(ctx, in_flight));
+    if ctx.has_ended() {
+        return Err(NotStarted::Environment("the daemon stops".into()));
+    }
     if !site.inbox_is_there() {
         return Err(NotStarted::Environment(format!("the inbox {} is not there", site.inbox.display())));
     }

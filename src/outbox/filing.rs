@@ -13,7 +13,7 @@ use super::claim::prune;
 use super::durable::{Draft, fingerprint, random_name};
 use super::error::{Obstacle, OutboxError};
 use super::folder::{Entry, Folder, rename, same_inode};
-use super::unsynced::Unsynced;
+use super::unsynced::{Unsynced, nearest};
 use crate::domain::ids::{Fingerprint, RelPath};
 
 /// From where to where. The new name must have been committed before.
@@ -60,11 +60,11 @@ pub fn file_away(filing: &Move<'_>) -> Result<Moved, OutboxError> {
 
 /// [`file_away`], but for the syncs of both folders: the caller does them, for several originals at once.
 pub fn file_unsynced(filing: &Move<'_>, unsynced: &mut Unsynced) -> Result<Moved, OutboxError> {
+    // Opened before: others may empty it, too, and remove it then.
+    let from = nearest(filing.from_root, filing.from_rel)?;
     let moved = move_unsynced(filing, unsynced)?;
     // It may go when it is empty, but not before its entry is surely gone.
-    if let Some(from) = Folder::existing(filing.from_root, filing.from_rel)? {
-        unsynced.lost_below(&from, filing.from_root, filing.from_rel)?;
-    }
+    unsynced.lost_below(&from, filing.from_root, filing.from_rel)?;
     Ok(moved)
 }
 

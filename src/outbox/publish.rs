@@ -96,7 +96,10 @@ pub fn recover_unsynced(delivery: &Delivery<'_>, unsynced: &mut Unsynced) -> Res
 fn deliver(d: &Delivery<'_>, unsynced: &mut Unsynced) -> Result<Option<Published>, OutboxError> {
     let spooled = d.spool.find(d.drop, d.shot)?.is_some();
     let folder = if spooled { Some(Folder::made(d.root, d.rel)?) } else { Folder::existing(d.root, d.rel)? };
-    let Some(folder) = folder else { return Ok(None) };
+    let Some(folder) = folder else {
+        unsynced.lost(&d.spool.folder()?)?;
+        return Ok(None);
+    };
     if !spooled && folder.look(&temporary_name(d.drop, d.shot))?.is_none() {
         // A crash may have come between the last rename and the sync of the folder, which may have kept one name alone.
         if let Some((name, bytes)) = d.provenance

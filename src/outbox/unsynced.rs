@@ -100,20 +100,27 @@ impl Unsynced {
 
 impl Lost {
     fn sync(&self) -> Result<(), OutboxError> {
-        if !self.folder.is_removed().unwrap_or(false) {
-            return self.folder.sync();
+        match (self.folder.is_removed(), &self.goes) {
+            (Ok(false), _) => self.folder.sync(),
+            // Others emptied and removed it: with its own entry that is durable, so is all that went before. On a share,
+            // what others removed cannot even be looked at.
+            (Ok(true) | Err(_), Some((root, rel))) => nearest(root, rel)?.sync(),
+            (Ok(true), None) => Ok(()),
+            (Err(e), None) => Err(e),
         }
-        // Others emptied and removed it: with the entry of its own that is durable, so is all that went before.
-        let Some((root, rel)) = &self.goes else { return Ok(()) };
-        let mut at = rel.parent();
-        while let Some(above) = at {
-            if let Some(folder) = Folder::existing(root, &above)? {
-                return folder.sync();
-            }
-            at = above.parent();
-        }
-        Ok(())
     }
+}
+
+/// The folder `rel` below `root`, or where it is not there the nearest above it that is.
+pub(super) fn nearest(root: &Path, rel: &RelPath) -> Result<Folder, OutboxError> {
+    let mut at = Some(rel.clone());
+    while let Some(rel) = at {
+        if let Some(folder) = Folder::existing(root, &rel)? {
+            return Ok(folder);
+        }
+        at = rel.parent();
+    }
+    Folder::root(root)
 }
 
 #[cfg(test)]

@@ -253,9 +253,10 @@ async fn tell(mut published: watch::Receiver<Status>, state_dir: PathBuf, progre
             }
             _ => {}
         }
-        // At most once a second: what changes meanwhile is in the next one. The end is told at once.
+        // At most once a second: what changes meanwhile is in the next one. Not each second, for of what happens each
+        // second it would always tell the same moment. The end is told at once.
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = tokio::time::sleep(Duration::from_millis(1_070)) => {}
             () = ends(&published) => {}
         }
     }

@@ -179,6 +179,27 @@ fn large_chunks_are_jumped_over() {
     assert!(source.1.get() < 1 << 20, "{} bytes read", source.1.get());
 }
 
+#[test]
+fn coded_data_is_walked_alike_in_memory_and_through_a_buffer() {
+    let jpeg = kind("baseline.jpg");
+    let scan = jpeg.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
+    let head = &jpeg[..scan + 2 + usize::from(jpeg[scan + 3])];
+    // Stuffed bytes, restarts and fill bytes, each at every place of a buffer's end, which the length goes around.
+    let pattern = [0xff, 0, 1, 2, 0xff, 0xd3, 7, 0xff, 0xff, 0xd4, 9, 0xff, 0xff, 0xff, 0, 0xff, 1];
+    for behind in 0..pattern.len() {
+        let coded: Vec<u8> = pattern.iter().copied().cycle().take(20 * (64 << 10) + behind).collect();
+        let open = [head, &coded].concat();
+        let whole = [head, &coded, &[0, 0xff, 0xd9], &jpeg].concat();
+        let end = (head.len() + coded.len() + 3) as u64;
+        for (bytes, want) in
+            [(whole, Whole::Whole { format: Format::Jpeg, end }), (open, Whole::Cut { format: Format::Jpeg })]
+        {
+            assert_eq!(check(&bytes).unwrap(), want, "{behind}, in memory");
+            assert_eq!(check(&Counting(bytes, std::cell::Cell::new(0))).unwrap(), want, "{behind}, through a buffer");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 

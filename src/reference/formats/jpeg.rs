@@ -112,13 +112,31 @@ fn next_marker(scan: &mut Scan<'_>, mut at: u64) -> Result<(u64, u8), Stop> {
 
 /// Where the coded data that begins at `at` ends: at a marker that is neither a restart nor a stuffed byte.
 fn end_of_coded_data(scan: &mut Scan<'_>, mut at: u64) -> Result<u64, Stop> {
-    loop {
-        let (from, marker) = next_marker(scan, at)?;
-        match marker {
-            0xd0..=0xd7 | 0x01 => at = from + 2,
-            _ => return Ok(from),
+    let goes_on = |next: u8| matches!(next, 0x00 | 0x01 | 0xd0..=0xd7);
+    while at <= MAX_LENGTH {
+        // Nearly all of a picture is passed over here, as much as the buffer holds in one go.
+        let rest = scan.rest(at)?;
+        if rest.is_empty() {
+            return Err(Stop::Cut);
+        }
+        let mut marks = memchr::memchr_iter(0xff, rest);
+        let Some(mark) = marks.find(|mark| rest.get(mark + 1).is_none_or(|next| !goes_on(*next))) else {
+            at += rest.len() as u64;
+            continue;
+        };
+        at += mark as u64;
+        // The pair may lie in two buffers.
+        if goes_on(need(scan.array::<2>(at)?)?[1]) {
+            at += 2;
+            continue;
+        }
+        match next_marker(scan, at)? {
+            // Behind fill bytes.
+            (from, 0x01 | 0xd0..=0xd7) => at = from + 2,
+            (from, _) => return Ok(from),
         }
     }
+    Err(Stop::Broken("it is far too long"))
 }
 
 /// Segments before the size of a JPEG inside another file: tables, comments and applications'. A hostile one is made

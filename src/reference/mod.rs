@@ -36,7 +36,8 @@ mod whole_tests;
 
 pub use budget::{Budget, Permit};
 pub use prepare::{
-    Change, Original, PrepareError, Prepared, Rules, Why, cache_key, check_at_once, check_bytes, fingerprint, prepare,
+    Change, Original, PrepareError, Prepared, Rules, Stripped, Why, cache_key, check_and_strip, check_at_once,
+    check_bytes, fingerprint, prepare, strip,
 };
 pub use source::Source;
 pub use whole::{Format, Whole, check, sniff};

@@ -2,11 +2,12 @@
 //!
 //! Promises: what comes out is upright, within the [`Rules`], and holds pixels and a colour profile only
 //! (unless the rules keep metadata). Where no pixel has to change, none is encoded anew: the metadata is cut
-//! out. Every picture is decoded once to see that it can be, so that none is paid for that can't be opened.
+//! out, and where the picture's structure vouches for its pixels (a JPEG's markers stand in between, each part of a PNG
+//! has its sum), none is decoded. Any other is decoded once, so that none is paid for that can't be opened.
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
@@ -166,9 +167,28 @@ const READ_AT_ONCE: u64 = 1 << 20;
 /// [`check`] and [`fingerprint`] of what `check` finds in a small file, from the same bytes; of a larger one the
 /// structure alone.
 pub fn check_at_once(file: &File) -> io::Result<(Whole, Option<Fingerprint>)> {
+    let at_once = look_at_once(file, |bytes| check_bytes(bytes))?;
+    at_once.map_or_else(|| Ok((check(file)?, None)), |(whole, print)| Ok((whole, Some(print))))
+}
+
+/// [`check_at_once`], and [`strip`] of the same bytes.
+pub fn check_and_strip(file: &File, rules: &Rules) -> io::Result<(Whole, Option<Fingerprint>, Option<Stripped>)> {
+    let at_once = look_at_once(file, |bytes| {
+        let (whole, print) = check_bytes(bytes);
+        let stripped = match &whole {
+            Whole::Whole { format, end } => strip(bytes, *format, *end, rules),
+            _ => None,
+        };
+        (whole, Some(print), stripped)
+    })?;
+    at_once.map_or_else(|| Ok((check(file)?, None, None)), Ok)
+}
+
+/// Lets `look` see all of a small file; `None` of a larger one.
+fn look_at_once<T>(file: &File, look: impl FnOnce(&[u8]) -> T) -> io::Result<Option<T>> {
     let size = file.metadata()?.len();
     if size > READ_AT_ONCE {
-        return Ok((check(file)?, None));
+        return Ok(None);
     }
     AT_ONCE.with_borrow_mut(|buffer| {
         let size = size as usize;
@@ -182,8 +202,7 @@ pub fn check_at_once(file: &File) -> io::Result<(Whole, Option<Fingerprint>)> {
                 n => got += n,
             }
         }
-        let (whole, print) = check_bytes(&buffer[..got]);
-        Ok((whole, Some(print)))
+        Ok(Some(look(&buffer[..got])))
     })
 }
 
@@ -216,11 +235,12 @@ pub fn cache_key(original: Fingerprint, rules: &Rules) -> Fingerprint {
 pub fn prepare(original: &Original<'_>, rules: &Rules, into: &Path, budget: &Budget) -> Result<Prepared, PrepareError> {
     let reading = |source| PrepareError::Io { path: original.path.to_path_buf(), source };
     let writing = |source| PrepareError::Io { path: into.to_path_buf(), source };
-    let survey = survey(original).map_err(|stop| match stop {
+    let stopped = |stop| match stop {
         Stop::Cut => PrepareError::Broken { why: "it ends in the middle".into() },
         Stop::Broken(why) => PrepareError::Broken { why: why.into() },
         Stop::Io(e) => reading(e),
-    })?;
+    };
+    let survey = survey(original.file, original.format).map_err(stopped)?;
     let max_edge = rules.max_edge.max(1);
     let as_is = Pieces::all(original.end);
     let pieces = if rules.strip_metadata { &survey.pieces } else { &as_is };
@@ -237,7 +257,13 @@ pub fn prepare(original: &Original<'_>, rules: &Rules, into: &Path, budget: &Bud
         Some(edge) => Reduced::of(original.format, &survey, edge),
         None => Reduced::to_check(original.format, &survey),
     };
-    let mut written = attempt(reduced)?;
+    let vouched = edge.is_none() && is_vouched(original.file, original.format, &survey).map_err(stopped)?;
+    let mut written = if vouched {
+        weigh(&survey, rules, reduced)?;
+        Ok(None)
+    } else {
+        attempt(reduced)?
+    };
     if reduced.is_some() && matches!(written, Err(Failed::Codec(_))) {
         // The other decoder takes some pictures that this one does not.
         written = attempt(None)?;
@@ -310,9 +336,9 @@ fn apart<T>(work: impl FnOnce() -> Result<T, Failed>) -> Result<T, Failed> {
         .unwrap_or_else(|_| Err(Failed::Codec("its data makes no sense".into())))
 }
 
-fn survey(original: &Original<'_>) -> Result<Survey, Stop> {
-    let scan = &mut Scan::new(original.file)?;
-    match original.format {
+fn survey(source: &dyn Source, format: Format) -> Result<Survey, Stop> {
+    let scan = &mut Scan::new(source)?;
+    match format {
         Format::Jpeg => jpeg::survey(scan),
         Format::Png => png::survey(scan),
         Format::WebP => webp::survey(scan),
@@ -320,6 +346,44 @@ fn survey(original: &Original<'_>) -> Result<Survey, Stop> {
         Format::Bmp => bmp::survey(scan),
         Format::Gif => gif::survey(scan),
     }
+}
+
+/// Whether the structure of a whole picture vouches for its pixels.
+fn is_vouched(source: &dyn Source, format: Format, survey: &Survey) -> Result<bool, Stop> {
+    Ok(survey.vouched && (format != Format::Png || png::sums_hold(&mut Scan::new(source)?)?))
+}
+
+/// The bytes to send of a picture that is in memory, where nothing has to be decoded for them.
+pub struct Stripped {
+    /// The picture without its metadata, or as it is where the rules keep that.
+    pub bytes: Vec<u8>,
+    /// What they are: `image/jpeg` or `image/png`.
+    pub media_type: &'static str,
+    /// Their fingerprint.
+    pub fingerprint: Fingerprint,
+}
+
+impl std::fmt::Debug for Stripped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { bytes, media_type, fingerprint } = self;
+        write!(f, "Stripped({} bytes of {media_type}, {fingerprint})", bytes.len())
+    }
+}
+
+/// What [`prepare`] would make of `picture`, which [`check`](super::check()) found to be whole up to `end`; `None` where
+/// that takes more than a copy in memory, or refuses it.
+pub fn strip(picture: &[u8], format: Format, end: u64, rules: &Rules) -> Option<Stripped> {
+    let survey = survey(&picture, format).ok()?;
+    let as_is = Pieces::all(end);
+    let pieces = if rules.strip_metadata { &survey.pieces } else { &as_is };
+    let changes = reason(&survey, rules.max_edge.max(1), pieces.len(), rules.max_bytes).is_some();
+    if changes || weigh(&survey, rules, None).is_err() || !is_vouched(&picture, format, &survey).ok()? {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    pieces.reader(&picture).read_to_end(&mut bytes).ok()?;
+    let fingerprint = Fingerprint::of(&bytes);
+    Some(Stripped { bytes, media_type: format.media_type(), fingerprint })
 }
 
 /// The bytes that this picture takes at its peak, or why it is refused, before anything is allocated.
@@ -379,7 +443,7 @@ enum Copy {
 }
 
 fn copy(pieces: &Pieces, from: &File, to: &mut Sink<'_>) -> Result<(), Copy> {
-    use std::io::{Read as _, Write as _};
+    use std::io::Write as _;
     let mut reader = pieces.reader(from);
     let mut buf = vec![0; 64 * 1024];
     loop {

@@ -66,5 +66,6 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         as_png: None,
         foreign_colours: false,
         reducible: false,
+        vouched: false,
     })
 }

@@ -78,5 +78,6 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         as_png: Some(true),
         foreign_colours: false,
         reducible: false,
+        vouched: false,
     })
 }

@@ -57,13 +57,40 @@ pub(in crate::reference) fn walk(
     }
 }
 
+/// Whether what is kept of a whole PNG is as it was written: each chunk has a sum of its own. All of it is read.
+pub(in crate::reference) fn sums_hold(scan: &mut Scan<'_>) -> Result<bool, Stop> {
+    let mut hold = true;
+    walk(scan, |scan, chunk| {
+        if !hold || !is_kept(chunk.kind) {
+            return Ok(());
+        }
+        let (mut sum, mut at, end) = (crc32fast::Hasher::new(), chunk.from + 4, chunk.to - 4);
+        while at < end {
+            let rest = scan.rest(at)?;
+            let piece = &rest[..rest.len().min(usize::try_from(end - at).unwrap_or(usize::MAX))];
+            if piece.is_empty() {
+                return Err(Stop::Cut);
+            }
+            sum.update(piece);
+            at += piece.len() as u64;
+        }
+        hold = be32(&need(scan.array::<4>(end)?)?) == sum.finalize();
+        Ok(())
+    })?;
+    Ok(hold)
+}
+
+fn is_kept(kind: [u8; 4]) -> bool {
+    KEPT.contains(&&kind) || &kind == CICP
+}
+
 /// What a whole PNG is, and its copy with nothing but what decoding needs and what its colours mean.
 pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> {
     let mut pieces = Pieces::default();
     pieces.keep(0, 8);
     let mut header = [0; 13];
     let mut orientation = None;
-    let mut transparent = false;
+    let (mut transparent, mut palette) = (false, false);
     walk(scan, |scan, chunk| {
         if chunk.from == 8 {
             header = need(scan.array::<13>(16)?)?;
@@ -72,7 +99,8 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
             orientation = exif_orientation(scan, chunk.from + 8, chunk.to - 4)?;
         }
         transparent |= &chunk.kind == b"tRNS";
-        if KEPT.contains(&&chunk.kind) || &chunk.kind == CICP {
+        palette |= &chunk.kind == b"PLTE";
+        if is_kept(chunk.kind) {
             pieces.keep(chunk.from, chunk.to);
         }
         Ok(())
@@ -97,5 +125,11 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         as_png: Some(true),
         foreign_colours: false,
         reducible: false,
+        vouched: match (colour, depth) {
+            (3, 1 | 2 | 4 | 8) => palette,
+            (0, 1 | 2 | 4 | 8) | (2 | 4 | 6, 8) => true,
+            // 16 bits a channel are encoded anew.
+            _ => false,
+        },
     })
 }

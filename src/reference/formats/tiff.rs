@@ -339,5 +339,6 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         as_png: None,
         foreign_colours: page.colours == SEPARATED,
         reducible: false,
+        vouched: false,
     })
 }

@@ -144,6 +144,7 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         as_png: Some(lossless || alpha || animated),
         foreign_colours: false,
         reducible: false,
+        vouched: false,
     })
 }
 

@@ -154,7 +154,7 @@ pub fn reply(data: &[u8]) {
     let picture = room.path().join("reference");
     std::fs::write(&picture, "a picture").expect("written");
     answers.send(data.to_vec()).expect("it serves");
-    match runtime.block_on(client.upload(key, &picture, "image/png")) {
+    match runtime.block_on(client.upload(key, Body::upload(picture, "image/png"))) {
         UploadOutcome::Done(url) => {
             let text = url.expose();
             assert!(text.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http")) && text.len() <= 8192);

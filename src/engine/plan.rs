@@ -15,13 +15,13 @@ use crate::domain::news::News;
 use crate::domain::request::{LARGEST_DRAWN_SEED, RefPlan, RequestPlan, Seeds};
 use crate::domain::verdict::Verdict;
 use crate::ledger::{Ending, Known, Member, Role};
-use crate::reference::{self, Format, Original, PrepareError, Rules, Whole};
-use crate::segmind::UploadOutcome;
+use crate::reference::{self, Format, Original, PrepareError, Whole};
+use crate::segmind::{Body, UploadOutcome};
 
 use super::ctx::{Ctx, blocking};
 use super::event::{Chain, Event, Plan, Planned, Prepared};
 use super::frozen::{Frozen, Reference};
-use super::read::{Picture, Read, Reading, read};
+use super::read::{Picture, Read, Reading, read, rules};
 
 /// Plans drops and tells the loop of each. It begins before the future is first polled: what needs nothing but the disk
 /// and the ledger is one trip to a thread that may block, and is told from there.
@@ -251,11 +251,6 @@ pub fn public_url(url_base: &url::Url, folder: &RelPath, name: &std::ffi::OsStr)
     format!("{base}{slash}{}", percent_encoding::percent_encode(path.as_path().as_os_str().as_bytes(), KEEP))
 }
 
-fn rules(ctx: &Ctx) -> Rules {
-    let r = &ctx.config.reference;
-    Rules { max_edge: r.max_edge, max_bytes: r.max_bytes, strip_metadata: r.strip_metadata }
-}
-
 /// A prepared picture: its file goes with the value.
 struct Ready {
     path: tempfile::TempPath,
@@ -264,7 +259,7 @@ struct Ready {
 }
 
 async fn prepare(ctx: &Ctx, picture: Picture) -> Result<Ready, NoReference> {
-    let (rules, into, budget) = (rules(ctx), prepared_dir(&ctx.site.state_dir), ctx.budget.clone());
+    let (rules, into, budget) = (rules(&ctx.config), prepared_dir(&ctx.site.state_dir), ctx.budget.clone());
     let Whole::Whole { format, end, .. } = picture.whole else {
         return Err(NoReference::Drop("the picture is not whole".into()));
     };
@@ -307,7 +302,7 @@ pub(super) fn make_prepared_dir(path: &Path) -> std::io::Result<()> {
 pub(super) async fn upload(ctx: &Ctx, picture: Picture, afresh: bool) -> Result<Reference, NoReference> {
     let environment = |e: crate::ledger::LedgerError| NoReference::Environment(e.to_string());
     // Another place of upload, or other rules, is another upload.
-    let mut key = reference::cache_key(picture.print, &rules(ctx)).0.to_vec();
+    let mut key = reference::cache_key(picture.print, &rules(&ctx.config)).0.to_vec();
     key.extend(ctx.config.api.upload_url.as_str().as_bytes());
     let key = Fingerprint::of(&key);
     let turn = ctx.uploads.turn(key);
@@ -326,24 +321,37 @@ pub(super) async fn upload(ctx: &Ctx, picture: Picture, afresh: bool) -> Result<
             });
         }
     }
-    let prepared = prepare(ctx, picture).await?;
+    let (body, fingerprint, _file) = upload_body(ctx, picture).await?;
     let Some(api_key) = ctx.keys.key() else {
         let message = "there is no API key".to_owned();
         return Err(NoReference::Upload(Verdict::Pause { why: crate::domain::verdict::PauseWhy::Key, message }));
     };
     let begun = ctx.clock.mono();
-    let uploaded = ctx.client.upload(&api_key, &prepared.path, prepared.media_type).await;
+    let uploaded = ctx.client.upload(&api_key, body).await;
     let (took, well) = (ctx.clock.mono().since(begun), matches!(uploaded, UploadOutcome::Done(_)));
     ctx.tell.say(&News::Uploaded { took, well });
     match uploaded {
         UploadOutcome::Done(asset) => {
-            let (url, blake3) = (asset.expose().to_owned(), prepared.fingerprint.to_string());
+            let (url, blake3) = (asset.expose().to_owned(), fingerprint.to_string());
             let kept = format!("{url} {blake3}");
             ctx.record(move |l| l.uploaded(key, &kept, now)).await.map_err(environment)?;
             Ok(Reference::Uploaded { url, blake3, key: key.to_string(), cached: false })
         }
         UploadOutcome::Failed(verdict) => Err(NoReference::Upload(verdict)),
     }
+}
+
+/// What is uploaded of a picture, its fingerprint, and the file that it is read from meanwhile, if it is.
+async fn upload_body(
+    ctx: &Ctx,
+    mut picture: Picture,
+) -> Result<(Body, Fingerprint, Option<tempfile::TempPath>), NoReference> {
+    if let Some(stripped) = picture.stripped.take() {
+        // Made of the very bytes that were hashed.
+        return Ok((Body::upload_of(&stripped.bytes, stripped.media_type), stripped.fingerprint, None));
+    }
+    let Ready { path, fingerprint, media_type } = prepare(ctx, picture).await?;
+    Ok((Body::upload(path.to_path_buf(), media_type), fingerprint, Some(path)))
 }
 
 /// The picture of a drop that lies in working, opened again (its bytes are those that were hashed).
@@ -366,5 +374,5 @@ pub(super) fn reopen(
             ctx.site.working.join(folder.as_path()).join(&member.name).display()
         ));
     }
-    Ok(Picture { file, path, whole, print, facts })
+    Ok(Picture { file, path, whole, print, facts, stripped: None })
 }

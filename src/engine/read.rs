@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::config::{self, Config, Problem, Told};
+use crate::config::{self, Config, Problem, ReferenceMode, Told};
 use crate::domain::arrivals::{Candidate, Member as Found, PresetState};
 use crate::domain::ids::{Facts, Fingerprint, RelPath, show};
 use crate::domain::kinds::SidecarKind;
@@ -15,7 +15,7 @@ use crate::domain::request::{RefPlan, RequestPlan, plan_request};
 use crate::ledger::{Member, Role};
 use crate::outbox::folder::Folder;
 use crate::outbox::{Obstacle, OutboxError};
-use crate::reference::{self, Whole};
+use crate::reference::{self, Rules, Stripped, Whole};
 
 /// Why a file that is neither picture nor sidecar goes to errors.
 pub const FOREIGN: &str = "this is no kind of file that is taken: pictures (.jpg .jpeg .png .webp .tif .tiff .bmp .gif) and sidecars (.txt .toml .json) are";
@@ -73,6 +73,8 @@ pub struct Picture {
     pub print: Fingerprint,
     /// What the file was while they were read.
     pub facts: Facts,
+    /// What is to be sent of it, where it is uploaded and was small enough to be made of the bytes that were hashed.
+    pub stripped: Option<Stripped>,
 }
 
 impl Picture {
@@ -221,7 +223,7 @@ pub fn read(config: &Config, inbox: &Path, candidate: &Candidate, chain: &[Prese
     }
     let picture = match &candidate.image {
         None => None,
-        Some(image) => match read_picture(&dir, image) {
+        Some(image) => match read_picture(config, &dir, image) {
             Ok(picture) => {
                 members.push(Member {
                     name: image.name.clone(),
@@ -296,11 +298,23 @@ fn open_as_seen(dir: &Folder, member: &Found) -> Result<File, Reading> {
     }
 }
 
-fn read_picture(dir: &Folder, image: &Found) -> Result<Picture, PictureFault> {
+/// What may be sent of a picture.
+pub(super) fn rules(config: &Config) -> Rules {
+    let r = &config.reference;
+    Rules { max_edge: r.max_edge, max_bytes: r.max_bytes, strip_metadata: r.strip_metadata }
+}
+
+fn read_picture(config: &Config, dir: &Folder, image: &Found) -> Result<Picture, PictureFault> {
     let unreadable =
         |e: std::io::Error| PictureFault::Reading(Reading::Unreadable(format!("{}: {e}", show(&image.name))));
     let file = open_as_seen(dir, image).map_err(PictureFault::Reading)?;
-    let (whole, print) = reference::check_at_once(&file).map_err(unreadable)?;
+    let (whole, print, stripped) = match config.reference.mode {
+        ReferenceMode::Upload => reference::check_and_strip(&file, &rules(config)).map_err(unreadable)?,
+        ReferenceMode::Inline | ReferenceMode::PublicUrl { .. } => {
+            let (whole, print) = reference::check_at_once(&file).map_err(unreadable)?;
+            (whole, print, None)
+        }
+    };
     let bad = match &whole {
         Whole::Whole { .. } => None,
         Whole::Cut { .. } | Whole::Empty => return Err(PictureFault::Reading(Reading::NotWhole)),
@@ -320,7 +334,9 @@ fn read_picture(dir: &Folder, image: &Found) -> Result<Picture, PictureFault> {
     }
     // Nobody wrote to it while it was read.
     match facts(&file) {
-        Ok(now) if now == image.facts => Ok(Picture { file, path: dir.at(&image.name), whole, print, facts: now }),
+        Ok(now) if now == image.facts => {
+            Ok(Picture { file, path: dir.at(&image.name), whole, print, facts: now, stripped })
+        }
         Ok(_) => Err(PictureFault::Reading(Reading::Changed)),
         Err(e) => Err(unreadable(e)),
     }

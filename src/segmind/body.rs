@@ -49,10 +49,21 @@ impl Body {
         Self { before: before.into_bytes(), file: Some(file), after: b"\"}".to_vec(), hidden: Vec::new() }
     }
 
-    /// The body of an upload.
-    pub(super) fn upload(file: PathBuf, media_type: &str) -> Self {
+    /// The body of an upload of the picture in `file`.
+    pub fn upload(file: PathBuf, media_type: &str) -> Self {
         let before = format!("{{\"data_urls\":[\"{}", data_uri(media_type)).into_bytes();
         Self { before, file: Some(file), after: b"\"]}".to_vec(), hidden: Vec::new() }
+    }
+
+    /// The same of a small picture that is in memory.
+    pub fn upload_of(picture: &[u8], media_type: &str) -> Self {
+        let uri = data_uri(media_type);
+        let mut before = String::with_capacity(uri.len() + picture.len().div_ceil(3) * 4 + 32);
+        before.push_str("{\"data_urls\":[\"");
+        before.push_str(&uri);
+        STANDARD.encode_string(picture, &mut before);
+        before.push_str("\"]}");
+        Self { before: before.into_bytes(), file: None, after: Vec::new(), hidden: Vec::new() }
     }
 
     /// Blacks `asset` out of everything that the service says about this request.

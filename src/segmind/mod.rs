@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -243,11 +243,10 @@ impl Client {
         (judge(Endpoint::Model, &reply, Timestamp::now()), None, receipt)
     }
 
-    /// Uploads the picture in `file`. Free; its URL is public.
-    pub async fn upload(&self, key: &ApiKey, file: &Path, media_type: &str) -> UploadOutcome {
+    /// Uploads a picture ([`Body::upload`], [`Body::upload_of`]). Free; its URL is public.
+    pub async fn upload(&self, key: &ApiKey, body: Body) -> UploadOutcome {
         let started = Instant::now();
         let clean = |text: &str| safe(text, key, &[]);
-        let body = Body::upload(PathBuf::from(file), media_type);
         let response = match self.post(&self.upload_url, Use::Free, key, body).await {
             Ok(response) => response,
             Err(failed) => return UploadOutcome::Failed(failed.verdict(Endpoint::Upload, &clean)),

@@ -9,24 +9,27 @@ use crate::domain::verdict::{Billed, PauseWhy};
 
 async fn upload(server: &Server, picture: &[u8]) -> UploadOutcome {
     let (_dir, path) = file_of(picture);
-    server.client().upload(&key(), &path, "image/jpeg").await
+    server.client().upload(&key(), Body::upload(path, "image/jpeg")).await
 }
 
 #[tokio::test]
 async fn an_upload_sends_the_picture_and_gives_its_url_to_nobody_but_who_asks() {
     let url = "http://127.0.0.1/assets/me@example.org/a.jpg";
     for body in [json!({"file_urls": [url], "message": "ok"}), json!({"urls": [url]})] {
-        let server = Server::saying(answer(200, "", body.to_string().as_bytes()));
         let picture = jpeg(100_001);
-        let outcome = upload(&server, &picture).await;
-        assert!(!format!("{outcome:?}").contains("example.org"));
-        let UploadOutcome::Done(asset) = outcome else { panic!("{outcome:?}") };
-        assert_eq!(asset.expose(), url);
-        assert!(!format!("{asset} {asset:?}").contains("example.org"));
-        let [got] = &server.requests()[..] else { panic!() };
-        assert!(got.head.starts_with("POST /upload-asset ") && got.head.contains("x-api-key: sg_"), "{}", got.head);
-        let sent: serde_json::Value = serde_json::from_slice(&got.body).unwrap();
-        assert!(sent == json!({"data_urls": [format!("data:image/jpeg;base64,{}", STANDARD.encode(&picture))]}));
+        let (_dir, path) = file_of(&picture);
+        for what in [Body::upload(path.clone(), "image/jpeg"), Body::upload_of(&picture, "image/jpeg")] {
+            let server = Server::saying(answer(200, "", body.to_string().as_bytes()));
+            let outcome = server.client().upload(&key(), what).await;
+            assert!(!format!("{outcome:?}").contains("example.org"));
+            let UploadOutcome::Done(asset) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(asset.expose(), url);
+            assert!(!format!("{asset} {asset:?}").contains("example.org"));
+            let [got] = &server.requests()[..] else { panic!() };
+            assert!(got.head.starts_with("POST /upload-asset ") && got.head.contains("x-api-key: sg_"), "{}", got.head);
+            let sent: serde_json::Value = serde_json::from_slice(&got.body).unwrap();
+            assert!(sent == json!({"data_urls": [format!("data:image/jpeg;base64,{}", STANDARD.encode(&picture))]}));
+        }
     }
 }
 
@@ -68,7 +71,7 @@ async fn nobody_to_upload_to_pauses() {
     let base = format!("http://{closed}");
     let client = Client::new(settings(&base, &base, Duration::from_secs(5))).unwrap();
     let (_dir, path) = file_of(&jpeg(10));
-    let outcome = client.upload(&key(), &path, "image/jpeg").await;
+    let outcome = client.upload(&key(), Body::upload(path, "image/jpeg")).await;
     assert!(matches!(outcome, UploadOutcome::Failed(Verdict::Pause { why: PauseWhy::Network, .. })), "{outcome:?}");
 }
 
@@ -114,7 +117,7 @@ async fn an_answer_that_comes_before_the_upload_is_whole_counts() {
     let base = format!("http://{at}");
     let client = Client::new(settings(&base, &base, Duration::from_secs(5))).unwrap();
     let (_dir, path) = file_of(&jpeg(8_000_000));
-    let outcome = client.upload(&key(), &path, "image/jpeg").await;
+    let outcome = client.upload(&key(), Body::upload(path, "image/jpeg")).await;
     assert!(
         matches!(&outcome, UploadOutcome::Failed(Verdict::Fault { message, .. }) if message.contains("too large")),
         "{outcome:?}"

@@ -334,7 +334,9 @@ pub(super) async fn upload(ctx: &Ctx, picture: Picture, afresh: bool) -> Result<
         UploadOutcome::Done(asset) => {
             let (url, blake3) = (asset.expose().to_owned(), fingerprint.to_string());
             let kept = format!("{url} {blake3}");
-            ctx.record(move |l| l.uploaded(key, &kept, now)).await.map_err(environment)?;
+            // Its commit is not waited for: the drop's own comes behind it, and an upload that is forgotten is free to
+            // make again.
+            ctx.ledger.queue(move |l| l.uploaded(key, &kept, now)).await.map_err(environment)?;
             Ok(Reference::Uploaded { url, blake3, key: key.to_string(), cached: false })
         }
         UploadOutcome::Failed(verdict) => Err(NoReference::Upload(verdict)),

@@ -73,9 +73,19 @@ impl LedgerHandle {
         T: Send + 'static,
         F: FnOnce(&mut dyn Ledger) -> T + Send + 'static,
     {
+        self.queue(f).await?.await.map_err(|_| LedgerError::Gone)?
+    }
+
+    /// Has `f` run on the ledger's thread, before whatever is called from now on, and gives where its answer will come
+    /// out, for whom it concerns.
+    pub async fn queue<T, F>(&self, f: F) -> Result<oneshot::Receiver<Result<T, LedgerError>>, LedgerError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Ledger) -> T + Send + 'static,
+    {
         let (job, answer) = job(f);
         self.jobs.send(job).await.map_err(|_| LedgerError::Gone)?;
-        answer.await.map_err(|_| LedgerError::Gone)?
+        Ok(answer)
     }
 
     /// [`Self::call`] for programs without an event loop; it blocks, and panics within one.
@@ -265,5 +275,10 @@ mod tests {
         assert!(asking.await.unwrap_err().is_cancelled());
         go.send(()).unwrap();
         assert!(!handle.call(|l| l.is_fresh()).await.unwrap().unwrap());
+
+        let (print, now) = (crate::domain::ids::Fingerprint::of(b"one"), jiff::Timestamp::now());
+        drop(handle.queue(move |l| l.uploaded(print, "u", now)).await.unwrap());
+        let found = handle.call(move |l| l.upload_of(print, std::time::Duration::from_secs(60), now)).await;
+        assert_eq!(found.unwrap().unwrap().as_deref(), Some("u"), "what is called later sees it");
     }
 }

@@ -57,13 +57,14 @@ impl Body {
 
     /// The same of a small picture that is in memory.
     pub fn upload_of(picture: &[u8], media_type: &str) -> Self {
-        let uri = data_uri(media_type);
-        let mut before = String::with_capacity(uri.len() + picture.len().div_ceil(3) * 4 + 32);
-        before.push_str("{\"data_urls\":[\"");
-        before.push_str(&uri);
-        STANDARD.encode_string(picture, &mut before);
-        before.push_str("\"]}");
-        Self { before: before.into_bytes(), file: None, after: Vec::new(), hidden: Vec::new() }
+        let mut before = format!("{{\"data_urls\":[\"{}", data_uri(media_type)).into_bytes();
+        let begin = before.len();
+        before.resize(begin + picture.len().div_ceil(3) * 4, 0);
+        // The room is what the standard alphabet takes, with its padding.
+        let coded = STANDARD.encode_slice(picture, &mut before[begin..]).unwrap_or_default();
+        before.truncate(begin + coded);
+        before.extend_from_slice(b"\"]}");
+        Self { before, file: None, after: Vec::new(), hidden: Vec::new() }
     }
 
     /// Blacks `asset` out of everything that the service says about this request.

@@ -97,6 +97,9 @@ fn kills_at_any_moment_lose_nothing_and_pay_for_nothing_twice() {
     for seed in 0..2 {
         let site = Site::new();
         site.set("api.max_in_flight", 2).set("watch.lone_wait", "100ms");
+        if seed == 1 {
+            site.serve_pictures();
+        }
         site.api.on_model(|call| call.good().later(Duration::from_millis(call.n as u64 % 7 * 10)));
         let drops = 16;
         drop_many(&site, drops);
@@ -139,7 +142,7 @@ fn kills_lose_nothing_between_filesystems_either() {
 #[test]
 fn stops_at_any_moment_end_every_drop_well() {
     let site = Site::new();
-    site.set("api.max_in_flight", 3).set("watch.lone_wait", "100ms");
+    site.set("api.max_in_flight", 3).set("watch.lone_wait", "100ms").serve_pictures();
     site.api.on_model(|call| call.good().later(Duration::from_millis(call.n as u64 % 5 * 20)));
     let drops = 24;
     drop_many(&site, drops);

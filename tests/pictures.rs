@@ -121,9 +121,7 @@ fn a_photograph_goes_through_as_it_is() {
 #[test]
 fn a_served_picture_is_named_by_its_url_and_not_uploaded() {
     let site = Site::new();
-    site.set("reference.mode", "public_url")
-        .set("reference.url_base", "https://cdn.example.com/in box/")
-        .set("reference.strip_metadata", false);
+    site.serve_pictures();
     site.put_picture("inbox/o d/a b#?%é.jpg");
     assert_eq!(site.once(), 0, "{}", site.describe());
     assert!(site.api.uploads().is_empty());
@@ -137,6 +135,36 @@ fn a_served_picture_is_named_by_its_url_and_not_uploaded() {
     site.unset("reference.strip_metadata");
     assert_eq!(site.once(), 2, "nothing can be stripped, so it must be said");
     assert!(site.logs().contains("strip_metadata"));
+}
+
+/// A picture that comes alone is sent as soon as it is read, if it can be; if not, the next one must not wait for that.
+#[test]
+fn served_pictures_that_come_one_by_one_each_end_as_they_should() {
+    let site = Site::new();
+    site.serve_pictures().set("api.max_in_flight", 1).unset("preset.prompt");
+    site.put("inbox/a/preset.toml", "prompt = \"a look\"\n");
+    site.put("inbox/b/preset.toml", "prompt = 7\n");
+    let daemon = site.run();
+    for round in 0..3 {
+        // No prompt; a broken preset; one that the service could not read; no picture; and good ones.
+        site.put_picture(format!("inbox/waits-{round}.jpg"));
+        site.wait("it waits for a prompt", || site.waiting("prompt") == round + 1);
+        site.put_picture(format!("inbox/b/stays-{round}.jpg"));
+        site.put(format!("inbox/a/scan-{round}.tif"), fixture("kinds/rgb.tif"));
+        site.wait("it is refused", || site.has(&format!("errors/a/scan-{round}.error.txt")));
+        site.put(format!("inbox/a/text-{round}.jpg"), "no picture");
+        site.wait("it is refused", || site.has(&format!("errors/a/text-{round}.error.txt")));
+        for n in 0..2 {
+            site.put_picture(format!("inbox/a/good-{round}-{n}.jpg"));
+            site.wait("it is done", || site.has(&format!("archive/a/good-{round}-{n}.jpg")));
+        }
+    }
+    assert_eq!(site.api.calls().len(), 6);
+    assert_eq!(site.names("inbox").iter().filter(|name| name.ends_with(".jpg")).count(), 6, "{}", site.describe());
+    site.put("inbox/preset.toml", "prompt = \"a look\"\n");
+    site.wait("those without a prompt are done", || (0..3).all(|n| site.has(format!("archive/waits-{n}.jpg"))));
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(site.api.calls().len(), 9);
 }
 
 #[test]

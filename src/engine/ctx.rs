@@ -1,7 +1,8 @@
 //! What every worker may use.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -111,6 +112,8 @@ pub(super) struct Ctx {
     pub closing: Arc<super::closing::Closing>,
     /// The loop has ended: nothing is begun any more.
     pub ended: Arc<AtomicBool>,
+    /// See [`Self::all_may_go`]; 0 for none.
+    pub may_go: Arc<AtomicU64>,
     pub clock: Clock,
     pub tell: Tell,
     pub tx: mpsc::Sender<Event>,
@@ -146,6 +149,12 @@ impl Ctx {
     /// Whether the loop has ended: whatever has no row yet gets none.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Whether the loop, when it last looked, let everything go that is planned; a number that changes with what the
+    /// presets say.
+    pub(super) fn all_may_go(&self) -> Option<u64> {
+        Some(self.may_go.load(Ordering::SeqCst)).filter(|as_of| *as_of != 0)
     }
 
     /// One transaction of the ledger.
@@ -198,6 +207,28 @@ pub(super) fn blocking<T: Send + 'static>(
             Err(f) => begin(MAY_BLOCK.acquire().await.map_err(|e| failed(&e))?, f),
         };
         done.await.map_err(|e| failed(&e))
+    }
+}
+
+/// Runs what blocks and tells the loop of it by itself; `otherwise` is what is told where that panicked. Nobody else
+/// waits for it, so no other thread is woken; where there is no turn for it at once, a future is given that waits for one.
+pub(super) fn telling(
+    ctx: Ctx,
+    f: impl FnOnce(&Ctx) -> Option<Event> + Send + 'static,
+    otherwise: impl FnOnce() -> Option<Event> + Send + 'static,
+) -> Option<impl Future<Output = ()> + Send> {
+    let told = move || {
+        let event = catch_unwind(AssertUnwindSafe(|| f(&ctx))).unwrap_or_else(|_| otherwise());
+        if let Some(event) = event {
+            ctx.send_here(event);
+        }
+    };
+    match turn_now() {
+        Some(turn) => {
+            drop(begin(turn, told));
+            None
+        }
+        None => Some(async move { drop(blocking(told).await) }),
     }
 }
 

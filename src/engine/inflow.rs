@@ -148,21 +148,15 @@ impl Engine {
             self.look_at = None;
             self.looking = true;
             let hints: Vec<_> = self.hints.drain().collect();
-            let (ctx, ignore) = (self.ctx.clone(), ignore(&self.ctx.config));
-            let again = ctx.clone();
-            let told = super::ctx::blocking(move || {
-                let root = &ctx.site.inbox;
+            let ignore = ignore(&self.ctx.config);
+            let look = move |ctx: &super::ctx::Ctx| {
                 let look = |((folder, name), how): ((RelPath, OsString), HintHow)| {
-                    let entry = inbox::look(root, &folder, &name, &ignore).map_err(|e| e.to_string());
+                    let entry = inbox::look(&ctx.site.inbox, &folder, &name, &ignore).map_err(|e| e.to_string());
                     Looked { folder, name, how, entry }
                 };
-                ctx.send_here(Event::Looked(hints.into_iter().map(look).collect()));
-            });
-            self.spawn(async move {
-                if told.await.is_err() {
-                    again.send(Event::Looked(Vec::new())).await;
-                }
-            });
+                Some(Event::Looked(hints.into_iter().map(look).collect()))
+            };
+            self.tell_later(super::ctx::telling(self.ctx.clone(), look, || Some(Event::Looked(Vec::new()))));
         }
     }
 

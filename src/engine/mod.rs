@@ -279,6 +279,13 @@ impl Engine {
         self.tasks.spawn(work);
     }
 
+    /// [`ctx::telling`]
+    fn tell_later(&mut self, later: Option<impl Future<Output = ()> + Send + 'static>) {
+        if let Some(later) = later {
+            self.spawn(later);
+        }
+    }
+
     /// Everything that follows from the state as it is now.
     fn turn(&mut self) {
         let now = self.now();
@@ -427,6 +434,8 @@ impl Engine {
             Event::Preset { query, state } => self.preset_read(&query, state, now),
             Event::Inbox(found) => self.inbox_found(found, now),
             Event::Planned { candidate, plan } => self.planned(candidate, plan, now),
+            Event::Travels(travels) => self.spawn(plan::travel_all(self.ctx.clone(), travels)),
+            Event::LeaveReturned(place) => self.leave_returned(place),
             Event::Started { candidate, open, frozen, prepared, sending } => {
                 self.started(&candidate, *open, frozen, prepared, sending, now);
             }

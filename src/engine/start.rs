@@ -95,6 +95,7 @@ impl Engine {
             last_look: Arc::default(),
             closing: Arc::default(),
             ended: Arc::default(),
+            may_go: Arc::default(),
             clock,
             tell,
             tx,

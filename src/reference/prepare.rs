@@ -167,7 +167,7 @@ const READ_AT_ONCE: u64 = 1 << 20;
 /// [`check`] and [`fingerprint`] of what `check` finds in a small file, from the same bytes; of a larger one the
 /// structure alone.
 pub fn check_at_once(file: &File) -> io::Result<(Whole, Option<Fingerprint>)> {
-    let at_once = look_at_once(file, |bytes| check_bytes(bytes))?;
+    let at_once = look_at_once(file, check_bytes)?;
     at_once.map_or_else(|| Ok((check(file)?, None)), |(whole, print)| Ok((whole, Some(print))))
 }
 

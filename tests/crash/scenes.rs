@@ -35,6 +35,7 @@ pub struct Play {
 /// All of them.
 pub const SCENES: &[Scene] = &[
     Scene { name: "first start, a picture", prepare: first_start, command: ONCE, sends: 1 },
+    Scene { name: "a served picture", prepare: served, command: ONCE, sends: 1 },
     Scene { name: "two shots, answers by URL", prepare: two_shots_by_url, command: ONCE, sends: 1 },
     Scene { name: "results, archive elsewhere", prepare: elsewhere, command: ONCE, sends: 1 },
     Scene { name: "a refused drop", prepare: refused, command: ONCE, sends: 1 },
@@ -129,6 +130,11 @@ fn picture_and_seeds(play: &Play) {
 
 fn first_start(play: &Play) {
     play.put("a look", 1, &[("a.txt", b"a look".to_vec()), ("a.jpg", a_picture(1))]);
+}
+
+fn served(play: &Play) {
+    play.site.serve_pictures();
+    picture_and_prompt(play);
 }
 
 fn two_shots_by_url(play: &Play) {

@@ -91,6 +91,13 @@ impl Site {
         self
     }
 
+    /// Pictures are served by their path, and not uploaded: what needs nothing but the disk goes by a shorter way.
+    pub fn serve_pictures(&self) -> &Self {
+        self.set("reference.mode", "public_url")
+            .set("reference.url_base", "https://cdn.example.com/in box/")
+            .set("reference.strip_metadata", false)
+    }
+
     /// Takes a key out of the configuration.
     pub fn unset(&self, key: &str) -> &Self {
         let (table, key) = key.split_once('.').unwrap();

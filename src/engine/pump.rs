@@ -1,8 +1,6 @@
 //! What is sent next: shots that are due, drops that are planned, and candidates to be planned, as gate, pace,
 //! limits and turns allow.
 
-use std::sync::atomic::Ordering;
-
 use crate::config::ReferenceMode;
 use crate::domain::arrivals::{Candidate, How};
 use crate::domain::gate::May;
@@ -39,20 +37,13 @@ impl Scope<'_> {
 impl Engine {
     /// Sets going what may go.
     pub(super) fn pump(&mut self, now: Mono) {
-        if !self.pump_what_may(now) {
-            self.ctx.may_go.store(0, Ordering::SeqCst);
-        }
-    }
-
-    /// [`Self::pump`]; whether all that is planned may go.
-    fn pump_what_may(&mut self, now: Mono) -> bool {
         self.advance_what_is_due(now);
         if self.limited.as_ref().is_some_and(|l| now >= l.until) {
             self.limited = None;
             tracing::info!("going on: the limit has room again");
         }
         if self.stopping.is_some() {
-            return false;
+            return;
         }
         if let Some(trouble) = &self.trouble {
             if now >= trouble.again && !self.room_check {
@@ -63,13 +54,13 @@ impl Engine {
                     ctx.send(Event::Room(found)).await;
                 });
             }
-            return false;
+            return;
         }
         if self.gate.probe_due(now) {
             self.probe();
         }
         if !self.blocked.is_empty() || self.inbox_away().is_some() || self.scans_done == 0 || self.recovering {
-            return false;
+            return;
         }
         let may = self.gate.may(now);
         if self.may_bury() {
@@ -77,20 +68,18 @@ impl Engine {
             self.reject(now);
         }
         if self.limited.is_some() {
-            return false;
+            return;
         }
         match may {
             May::Nothing => {}
             May::All => {
-                self.ctx.may_go.store(self.preset_generation + 1, Ordering::SeqCst);
                 self.send_due(Scope::All, now);
                 self.start_planned(Scope::All, now);
                 self.plan_more(self.pace.max_in_flight() as usize + 2, now);
-                return true;
             }
             May::One { not } => {
                 if self.pace.in_flight() > 0 {
-                    return false;
+                    return;
                 }
                 let not = not.filter(|culprit| self.others_wait(culprit));
                 if !self.send_due(Scope::One { not: not.as_ref() }, now)
@@ -100,7 +89,6 @@ impl Engine {
                 }
             }
         }
-        false
     }
 
     fn advance_what_is_due(&mut self, now: Mono) {
@@ -218,14 +206,7 @@ impl Engine {
             // Several are read in one go, once there is room for several.
             return;
         }
-        let mut candidates = self.arrivals.ready(now, most.saturating_sub(planned));
-        if planned == 0
-            && candidates.len() == 1
-            && self.pace.fits(now) == Fits::Now
-            && let Some(candidate) = candidates.pop()
-        {
-            return self.plan_through(candidate, now);
-        }
+        let candidates = self.arrivals.ready(now, most.saturating_sub(planned));
         let together = candidates.len().div_ceil(2);
         let mut some: Vec<Candidate> = Vec::new();
         for candidate in candidates {
@@ -260,25 +241,6 @@ impl Engine {
         self.plan_all(vec![candidate]);
     }
 
-    /// Plans a drop that nothing else is in the way of, and lets it be sent then.
-    fn plan_through(&mut self, candidate: Candidate, now: Mono) {
-        let place = candidate.place();
-        self.plans.insert(place.clone(), Planning::Starting(None));
-        self.pace.sent(now);
-        self.gate.sent(&place);
-        let leave = plan::Leave { as_of: self.preset_generation + 1, in_flight: self.pace.in_flight() };
-        let chain = self.chain(&candidate.folder);
-        self.spawn(plan::run_through(self.ctx.clone(), candidate, chain, leave));
-    }
-
-    pub(super) fn leave_returned(&mut self, place: Place) {
-        self.pace.ended(false);
-        self.gate.not_sent(&place);
-        self.plans.insert(place.clone(), Planning::Reading);
-        self.plan_order.retain(|p| *p != place);
-        self.plan_order.push(place);
-    }
-
     /// Plans these, one after the other.
     fn plan_all(&mut self, candidates: Vec<Candidate>) {
         if candidates.is_empty() {
@@ -293,7 +255,7 @@ impl Engine {
             let chain = self.chain(&candidate.folder);
             drops.push((candidate, chain));
         }
-        self.tell_later(plan::run(self.ctx.clone(), drops));
+        self.spawn(plan::run(self.ctx.clone(), drops));
     }
 
     /// Plans again what failed to be uploaded a while ago, `most` drops and not the given one; how many.

@@ -9,7 +9,7 @@ use crate::domain::ids::{DropId, ShotNo};
 use crate::domain::life::{Shot, ShotEvent};
 use crate::domain::params::Key;
 use crate::domain::verdict::Verdict;
-use crate::ledger::{Known, Ledger, LedgerError, Limits, Member, NewDrop, OpenDrop, Role, Sent};
+use crate::ledger::{Ledger, LedgerError, Limits, Member, NewDrop, OpenDrop, Role, Sent};
 use crate::outbox::OutboxError;
 use crate::outbox::claim::{self, ClaimError};
 use crate::outbox::folder::Folder;
@@ -48,50 +48,43 @@ pub(super) fn new_id() -> DropId {
     DropId(bytes)
 }
 
-/// A planned drop on its way into work.
-pub(super) struct Starting {
-    candidate: crate::domain::arrivals::Candidate,
-    drop: NewDrop,
-    /// The shot that is sent with the claim.
-    first: Option<ShotNo>,
-    frozen: Frozen,
-    known: Option<Known>,
-    prepared: Option<Prepared>,
-}
-
-/// How the claim and the commit of the first send ended: what lies in working since when; or why not, and whether it
-/// lies there all the same.
-pub(super) type Begun = Result<(Claimed, jiff::Timestamp), (NotStarted, bool)>;
-
-impl Starting {
-    /// Nothing has happened to it yet but that it has an identity.
-    pub(super) fn new(ctx: &Ctx, planned: Planned) -> Self {
-        let Planned { candidate, members, frozen, shots, recognition, known, prepared, .. } = planned;
-        let first = shots.first().map(|shot| shot.no);
-        let drop = NewDrop {
-            id: new_id(),
-            folder: candidate.folder.clone(),
-            stem: candidate.stem.clone(),
-            members,
-            working: ctx.site.working.clone(),
-            recognition: Some(recognition),
-            plan: frozen.to_text(),
-            shots,
-            failure: None,
-            continues: known.as_ref().map(|known| known.id),
+/// Claims a planned drop, commits it with its first send, and makes that send. The claim begins before the future is
+/// first polled, and its commit is waited for where it was made.
+pub(super) fn start(ctx: Ctx, planned: Planned, in_flight: u32) -> impl Future<Output = ()> + Send {
+    let Planned { candidate, members, frozen, shots, recognition, known, prepared, .. } = planned;
+    let first = shots.first().map(|shot| shot.no);
+    let drop = NewDrop {
+        id: new_id(),
+        folder: candidate.folder.clone(),
+        stem: candidate.stem.clone(),
+        members,
+        working: ctx.site.working.clone(),
+        recognition: Some(recognition),
+        plan: frozen.to_text(),
+        shots,
+        failure: None,
+        continues: known.as_ref().map(|known| known.id),
+    };
+    let (again, row, looked_at) = (ctx.clone(), drop.clone(), candidate.clone());
+    let begun = blocking(move || {
+        let claimed = claim_drop(&again, &looked_at, in_flight).map_err(|why| (why, false))?;
+        let (moment, bounds) = (again.clock.moment(), limits(&again));
+        // The very time that is recorded: after a crash the same note must come out.
+        let now = moment.wall;
+        let ctx = again.clone();
+        let begin = again.record_here(move |l| {
+            // Nobody would be left to send it: without a row, recovery takes it back.
+            if ctx.has_ended() { Err(LedgerError::Gone) } else { l.begin(&row, first, bounds, &moment) }
+        });
+        let why = match begin {
+            Ok(Sent::Committed) => return Ok((claimed, now)),
+            Ok(limited @ Sent::Limited { .. }) => NotStarted::Limited(limited),
+            Err(e) => NotStarted::Environment(e.for_a_person()),
         };
-        Self { candidate, drop, first, frozen, known, prepared }
-    }
-
-    /// Claims it, and commits it with its first send. Blocks on the disk and the ledger.
-    pub(super) fn begin(&self, ctx: &Ctx, in_flight: u32) -> Begun {
-        begin(ctx, &self.candidate, &self.drop, self.first, in_flight)
-    }
-
-    /// Makes the send that was committed, or undoes the claim.
-    pub(super) async fn go_on(self, ctx: Ctx, begun: Begun) {
-        let Self { candidate, drop, first, frozen, known, prepared } = self;
-        let (claimed, now) = match begun {
+        Err((why, true))
+    });
+    async move {
+        let (claimed, now) = match begun.await.unwrap_or_else(|e| Err((NotStarted::Environment(e), true))) {
             Ok(begun) => begun,
             Err((why, is_claimed)) => {
                 if is_claimed {
@@ -125,43 +118,6 @@ impl Starting {
         if let Some(shot) = sending {
             call(&ctx, open, shot, frozen, prepared.as_ref(), claimed.members).await;
         }
-    }
-}
-
-fn begin(
-    ctx: &Ctx,
-    candidate: &crate::domain::arrivals::Candidate,
-    drop: &NewDrop,
-    first: Option<ShotNo>,
-    in_flight: u32,
-) -> Begun {
-    let claimed = claim_drop(ctx, candidate, in_flight).map_err(|why| (why, false))?;
-    let (row, moment, bounds) = (drop.clone(), ctx.clock.moment(), limits(ctx));
-    // The very time that is recorded: after a crash the same note must come out.
-    let now = moment.wall;
-    let again = ctx.clone();
-    let begin = ctx.record_here(move |l| {
-        // Nobody would be left to send it: without a row, recovery takes it back.
-        if again.has_ended() { Err(LedgerError::Gone) } else { l.begin(&row, first, bounds, &moment) }
-    });
-    let why = match begin {
-        Ok(Sent::Committed) => return Ok((claimed, now)),
-        Ok(limited @ Sent::Limited { .. }) => NotStarted::Limited(limited),
-        Err(e) => NotStarted::Environment(e.for_a_person()),
-    };
-    Err((why, true))
-}
-
-/// Claims a planned drop, commits it with its first send, and makes that send. The claim begins before the future is
-/// first polled, and its commit is waited for where it was made.
-pub(super) fn start(ctx: Ctx, planned: Planned, in_flight: u32) -> impl Future<Output = ()> + Send {
-    let starting = Starting::new(&ctx, planned);
-    let (again, candidate, drop, first) =
-        (ctx.clone(), starting.candidate.clone(), starting.drop.clone(), starting.first);
-    let begun = blocking(move || begin(&again, &candidate, &drop, first, in_flight));
-    async move {
-        let begun = begun.await.unwrap_or_else(|e| Err((NotStarted::Environment(e), true)));
-        starting.go_on(ctx, begun).await;
     }
 }
 
@@ -218,7 +174,7 @@ fn unread_members(candidate: &crate::domain::arrivals::Candidate) -> Vec<Member>
 }
 
 /// A drop that lies in working.
-pub(super) struct Claimed {
+struct Claimed {
     /// What moved, as it was found there.
     members: Vec<claim::Member>,
     /// A note of its name lies in the inbox.

@@ -95,7 +95,6 @@ impl Engine {
             last_look: Arc::default(),
             closing: Arc::default(),
             ended: Arc::default(),
-            may_go: Arc::default(),
             clock,
             tell,
             tx,

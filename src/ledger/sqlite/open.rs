@@ -48,7 +48,8 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
     let mut conn = connect(&real, busy)?;
     schema::recognise(&conn)?;
     schema::check(&conn)?;
-    if let End::Torn = log_end(&mut conn, &real)? {
+    let torn = log_end(&mut conn, &real)? == End::Torn;
+    if torn {
         doubt = Some("the last commit in its log is broken");
     }
     match ground::lost(&conn, noted)? {
@@ -65,6 +66,8 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
     if let Some(why) = doubt {
         schema::distrust(&conn)?;
         tracing::error!(ledger = %real.display(), "the ledger's last words may be missing ({why}): what lies in working and is not surely sent or unsent goes to errors as unconfirmed");
+    } else if torn {
+        schema::begin_log_anew(&conn)?;
     }
     let ground = Ground::of(&real, &conn)?;
     // From here on it is ours and sound: what is closed cleanly leaves no log behind.

@@ -188,6 +188,14 @@ pub(super) fn distrust(conn: &Connection) -> Result<(), Fault> {
     Ok(())
 }
 
+/// What a crash left of a commit stays behind those that follow it, and with what a second crash leaves it would look as
+/// if two were missing. From here on the log is written from its beginning again, and what stands behind is of an older
+/// one.
+pub(super) fn begin_log_anew(conn: &Connection) -> Result<(), Fault> {
+    conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+    Ok(())
+}
+
 pub(super) fn trust(tx: &Connection) -> Result<(), Fault> {
     tx.execute("INSERT OR IGNORE INTO trusted VALUES (1)", [])?;
     Ok(())

@@ -411,6 +411,14 @@ fn what_decoders_may_not_know_is_decoded() {
         }
         bytes
     };
+    // The last alone: the scan names it, and others are there.
+    let without_last = |marker: u8| {
+        let at = jpeg.windows(2).rposition(|w| w == [0xff, marker]).unwrap();
+        let length = usize::from(u16::from_be_bytes([jpeg[at + 2], jpeg[at + 3]]));
+        [&jpeg[..at], &jpeg[at + 2 + length..]].concat()
+    };
+    let frame = &jpeg[at(0xc0)..][..2 + usize::from(jpeg[at(0xc0) + 3])];
+    let two_frames = [&jpeg[..at(0xc0)], frame, &jpeg[at(0xc0)..]].concat();
     let png = kind("rgb.png");
     let header = |at: usize, to: u8| {
         let mut bytes = png.clone();
@@ -426,12 +434,24 @@ fn what_decoders_may_not_know_is_decoded() {
         ("of impossible factors", changed(at(0xc0) + 11, 0x05)),
         ("without what to multiply by", without(0xdb)),
         ("without codes", without(0xc4)),
+        ("without the last of its codes", without_last(0xc4)),
+        ("without the last of what to multiply by", without_last(0xdb)),
+        ("of more codes than there are", changed(at(0xc4) + 5, 3)),
+        ("of codes that do not fit", changed(at(0xc4) + 20, 200)),
+        ("of a component that the scan does not know", changed(at(0xda) + 5, 9)),
         ("of a colour type that there is not", header(25, 5)),
         ("of a depth that there is not", header(24, 3)),
         ("of colours from a palette that is not there", header(25, 3)),
+        ("packed in a way that there is not", header(26, 1)),
+        ("woven in a way that there is not", header(28, 2)),
     ] {
         assert!(matches!(check(&bytes).unwrap(), Whole::Whole { .. }), "{what}");
         assert!(prepared(&bytes, &RULES).is_err(), "{what}");
+        assert!(stripped(&bytes, &RULES).is_none(), "{what}");
+    }
+    // Some decoders take these.
+    for (what, bytes) in [("of two frames", two_frames), ("of odd factors", changed(at(0xc0) + 11, 0x31))] {
+        assert!(matches!(check(&bytes).unwrap(), Whole::Whole { .. }), "{what}");
         assert!(stripped(&bytes, &RULES).is_none(), "{what}");
     }
 }

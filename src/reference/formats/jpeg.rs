@@ -5,6 +5,7 @@
 
 use image::metadata::Orientation;
 
+use super::tables::Tables;
 use super::{Parts, Stop, Survey, be16, exif_orientation, need};
 use crate::reference::pieces::Pieces;
 use crate::reference::prepare::{MAX_PIXELS, Why};
@@ -229,7 +230,7 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
     let mut frame: Option<Frame> = None;
     let mut orientation = None;
     let (mut jfif, mut adobe, mut scans) = (false, false, 0_u64);
-    let (mut quantised, mut coded) = (false, false);
+    let mut tables = Tables::default();
     let mut odd_colours = false;
     walk(scan, |scan, part| {
         let data = part.from + 4;
@@ -262,9 +263,17 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
                 if is_frame(marker) && frame.is_none() {
                     frame = Some(Frame::read(scan, part)?);
                 }
+                match marker {
+                    DQT => tables.quantisation(scan, data, part.to)?,
+                    DHT => tables.huffman(scan, data, part.to)?,
+                    SOS => tables.scan(scan, part.from + 2)?,
+                    marker if is_frame(marker) => {
+                        let len = (part.to - data).min(6 + 4 * 3) as usize;
+                        tables.frame(marker, need(scan.bytes(data, len)?)?);
+                    }
+                    _ => {}
+                }
                 scans += u64::from(marker == SOS);
-                quantised |= marker == DQT && scans == 0;
-                coded |= marker == DHT && scans == 0;
                 pieces.keep(part.from, part.to);
             }
         }
@@ -290,7 +299,7 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         as_png: Some(false),
         foreign_colours: four,
         reducible: frame.components == 1 || frame.usual_names && !odd_colours,
-        vouched: frame.usual && quantised && coded,
+        vouched: tables.are_all_there(),
     })
 }
 
@@ -306,8 +315,6 @@ struct Frame {
     progressive: bool,
     /// Its three components are called 1, 2 and 3, as luma and chroma are.
     usual_names: bool,
-    /// Coded as all decoders know it: baseline or progressive, by Huffman codes, in 8 bits.
-    usual: bool,
     /// Samples of all components for four pixels, rounded up.
     samples_per_4: u32,
 }
@@ -317,13 +324,12 @@ impl Frame {
         const SHORT: Stop = Stop::Broken("what it says about its size is too short");
         let len = (part.to - part.from - 4).min(6 + 3 * 4) as usize;
         let data = need(scan.bytes(part.from + 4, len)?)?;
-        let [depth, h1, h0, w1, w0, components, tables @ ..] = data else { return Err(SHORT) };
+        let [_, h1, h0, w1, w0, components, tables @ ..] = data else { return Err(SHORT) };
         if !matches!(components, 1..=4) || tables.len() < usize::from(*components) * 3 {
             return Err(SHORT);
         }
         let factors = || tables.chunks_exact(3).map(|c| (u32::from(c[1] >> 4), u32::from(c[1] & 15)));
         let most = factors().map(|(h, _)| h).max().unwrap_or(1) * factors().map(|(_, v)| v).max().unwrap_or(1);
-        let in_bounds = factors().all(|(h, v)| (1..=4).contains(&h) && (1..=4).contains(&v));
         let samples: u32 = factors().map(|(h, v)| (4 * h * v).div_ceil(most.max(1))).sum();
         Ok(Self {
             width: be16(&[*w1, *w0]),
@@ -331,7 +337,6 @@ impl Frame {
             components: *components,
             progressive: !matches!(part.marker, 0xc0 | 0xc1),
             usual_names: *components == 3 && tables.chunks_exact(3).map(|c| c[0]).eq([1, 2, 3]),
-            usual: matches!(part.marker, 0xc0..=0xc2) && *depth == 8 && in_bounds,
             samples_per_4: samples,
         })
     }

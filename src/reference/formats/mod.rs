@@ -15,6 +15,7 @@ pub(super) mod bmp;
 pub(super) mod gif;
 pub(super) mod jpeg;
 pub(super) mod png;
+mod tables;
 pub(super) mod tiff;
 pub(super) mod webp;
 

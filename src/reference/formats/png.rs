@@ -90,7 +90,7 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
     pieces.keep(0, 8);
     let mut header = [0; 13];
     let mut orientation = None;
-    let (mut transparent, mut palette) = (false, false);
+    let (mut transparent, mut palette, mut data) = (false, false, false);
     walk(scan, |scan, chunk| {
         if chunk.from == 8 {
             header = need(scan.array::<13>(16)?)?;
@@ -99,7 +99,11 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
             orientation = exif_orientation(scan, chunk.from + 8, chunk.to - 4)?;
         }
         transparent |= &chunk.kind == b"tRNS";
-        palette |= &chunk.kind == b"PLTE";
+        if &chunk.kind == b"PLTE" {
+            // Before the pixels, in threes.
+            palette = !data && (chunk.to - chunk.from - 12).is_multiple_of(3) && chunk.to - chunk.from <= 12 + 768;
+        }
+        data |= &chunk.kind == b"IDAT";
         if is_kept(chunk.kind) {
             pieces.keep(chunk.from, chunk.to);
         }
@@ -125,11 +129,12 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         as_png: Some(true),
         foreign_colours: false,
         reducible: false,
-        vouched: match (colour, depth) {
-            (3, 1 | 2 | 4 | 8) => palette,
-            (0, 1 | 2 | 4 | 8) | (2 | 4 | 6, 8) => true,
-            // 16 bits a channel are encoded anew.
-            _ => false,
-        },
+        vouched: matches!(header[10..], [0, 0, 0 | 1])
+            && match (colour, depth) {
+                (3, 1 | 2 | 4 | 8) => palette,
+                (0, 1 | 2 | 4 | 8) | (2 | 4 | 6, 8) => true,
+                // 16 bits a channel are encoded anew.
+                _ => false,
+            },
     })
 }

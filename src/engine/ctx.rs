@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -112,8 +112,6 @@ pub(super) struct Ctx {
     pub closing: Arc<super::closing::Closing>,
     /// The loop has ended: nothing is begun any more.
     pub ended: Arc<AtomicBool>,
-    /// See [`Self::all_may_go`]; 0 for none.
-    pub may_go: Arc<AtomicU64>,
     pub clock: Clock,
     pub tell: Tell,
     pub tx: mpsc::Sender<Event>,
@@ -149,12 +147,6 @@ impl Ctx {
     /// Whether the loop has ended: whatever has no row yet gets none.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
-    }
-
-    /// Whether the loop, when it last looked, let everything go that is planned; a number that changes with what the
-    /// presets say.
-    pub(super) fn all_may_go(&self) -> Option<u64> {
-        Some(self.may_go.load(Ordering::SeqCst)).filter(|as_of| *as_of != 0)
     }
 
     /// One transaction of the ledger.

@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::config::{Problem, Told};
 use crate::domain::arrivals::{Candidate, PresetQuery, PresetState};
 use crate::domain::gate::Credits;
-use crate::domain::ids::{DropId, Place, RelPath, ShotNo};
+use crate::domain::ids::{DropId, RelPath, ShotNo};
 use crate::domain::life::Shot;
 use crate::domain::verdict::Verdict;
 use crate::inbox::Report;
@@ -133,9 +133,7 @@ pub(super) enum Event {
         plan: Plan,
     },
     /// Drops that were read, and whose pictures have to be prepared.
-    Travels(Vec<super::plan::Travel>),
-    /// The drop of this place had leave to be sent as soon as it is planned, and has not used it.
-    LeaveReturned(Place),
+    Unprepared(Vec<super::plan::Unprepared>),
     Started {
         candidate: Candidate,
         open: Box<OpenDrop>,

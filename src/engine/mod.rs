@@ -434,8 +434,7 @@ impl Engine {
             Event::Preset { query, state } => self.preset_read(&query, state, now),
             Event::Inbox(found) => self.inbox_found(found, now),
             Event::Planned { candidate, plan } => self.planned(candidate, plan, now),
-            Event::Travels(travels) => self.spawn(plan::travel_all(self.ctx.clone(), travels)),
-            Event::LeaveReturned(place) => self.leave_returned(place),
+            Event::Unprepared(drops) => self.spawn(plan::travel_all(self.ctx.clone(), drops)),
             Event::Started { candidate, open, frozen, prepared, sending } => {
                 self.started(&candidate, *open, frozen, prepared, sending, now);
             }

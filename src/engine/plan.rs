@@ -18,15 +18,14 @@ use crate::ledger::{Ending, Known, Member, Role};
 use crate::reference::{self, Format, Original, PrepareError, Whole};
 use crate::segmind::{Body, UploadOutcome};
 
-use super::ctx::{Ctx, blocking, telling};
-use super::event::{Chain, Event, NotStarted, Plan, Planned, Prepared};
+use super::ctx::{Ctx, telling};
+use super::event::{Chain, Event, Plan, Planned, Prepared};
 use super::frozen::{Frozen, Reference};
 use super::read::{Picture, Read, Reading, read, rules};
-use super::send::{Begun, Starting};
 
 /// A drop that was read, and whose picture has to be prepared.
 #[derive(Debug)]
-pub(super) struct Travel {
+pub(super) struct Unprepared {
     candidate: Candidate,
     look: Look,
     picture: Picture,
@@ -45,121 +44,36 @@ pub(super) fn run(ctx: Ctx, drops: Vec<(Candidate, Chain)>) -> Option<impl Futur
                 None
             })
         };
-        let travels: Vec<_> = drops.into_iter().filter_map(plan).collect();
-        (!travels.is_empty()).then_some(Event::Travels(travels))
+        let unprepared: Vec<_> = drops.into_iter().filter_map(plan).collect();
+        (!unprepared.is_empty()).then_some(Event::Unprepared(unprepared))
     };
     telling(ctx, plan_all, || None)
 }
 
 /// Plans a drop and tells the loop, unless its picture has to be prepared for it. Blocks on the disk and the ledger.
-fn plan_at_once(ctx: &Ctx, candidate: Candidate, chain: &Chain) -> Option<Travel> {
-    match plan(ctx, &candidate, chain) {
-        At::Once(plan) => {
-            ctx.send_here(Event::Planned { candidate, plan });
-            None
-        }
-        At::Length(look, picture) => Some(Travel { candidate, look: *look, picture: *picture }),
-    }
-}
-
-/// How a drop is planned.
-enum At {
-    /// It is.
-    Once(Plan),
-    /// Its picture has to be prepared first.
-    Length(Box<Look>, Box<Picture>),
-}
-
-/// What a drop comes to. Blocks on the disk and the ledger.
-fn plan(ctx: &Ctx, candidate: &Candidate, chain: &Chain) -> At {
-    At::Once(match look(ctx, candidate, chain) {
-        Ok(mut look) => match (reference_at_once(ctx, &look, candidate), look.picture.take()) {
-            (Some(reference), _) => look.with(reference, candidate),
-            (None, Some(picture)) => return At::Length(Box::new(look), Box::new(picture)),
-            (None, None) => look.with(Ok((Reference::None, None)), candidate),
+fn plan_at_once(ctx: &Ctx, candidate: Candidate, chain: &Chain) -> Option<Unprepared> {
+    let plan = match look(ctx, &candidate, chain) {
+        Ok(mut look) => match (reference_at_once(ctx, &look, &candidate), look.picture.take()) {
+            (Some(reference), _) => look.with(reference, &candidate),
+            (None, Some(picture)) => return Some(Unprepared { candidate, look, picture }),
+            (None, None) => look.with(Ok((Reference::None, None)), &candidate),
         },
         Err(plan) => plan,
-    })
-}
-
-/// Leave to send a drop as soon as it is planned: one of the requests that may be in flight is kept free for it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Leave {
-    /// [`Ctx::all_may_go`] when it was given: it holds for as long as that stays so.
-    pub as_of: u64,
-    /// Requests in flight, with this one.
-    pub in_flight: u32,
-}
-
-/// What became of a drop that had leave to be sent.
-enum Through {
-    /// The loop was told.
-    Told,
-    /// Its picture has to be prepared first.
-    Travels(Box<Travel>),
-    /// It was begun, or was to be.
-    Begun(Box<Starting>, Begun),
-}
-
-/// Plans a drop, and where nothing speaks against it claims it in the same trip to the disk and sends it. What has to
-/// be decided between the two is left to the loop, and so is a drop that waited while something changed.
-pub(super) fn run_through(
-    ctx: Ctx,
-    candidate: Candidate,
-    chain: Chain,
-    leave: Leave,
-) -> impl Future<Output = ()> + Send {
-    let again = ctx.clone();
-    let through = blocking(move || plan_and_begin(&again, candidate, &chain, leave));
-    async move {
-        match through.await {
-            Ok(Through::Begun(starting, begun)) => starting.go_on(ctx, begun).await,
-            Ok(Through::Travels(drop)) => {
-                ctx.send(Event::LeaveReturned(drop.candidate.place())).await;
-                travel(&ctx, *drop).await;
-            }
-            // Only a runtime that ends gives none.
-            Ok(Through::Told) | Err(_) => {}
-        }
-    }
-}
-
-fn plan_and_begin(ctx: &Ctx, mut candidate: Candidate, chain: &Chain, leave: Leave) -> Through {
-    let planned = catch_unwind(AssertUnwindSafe(|| plan(ctx, &candidate, chain)))
-        .unwrap_or_else(|_| At::Once(Plan::Failed("a worker failed: it panicked".into(), Vec::new())));
-    let plan = match planned {
-        At::Once(Plan::Ready(planned))
-            if planned.known.is_none() && planned.warnings.is_empty() && ctx.all_may_go() == Some(leave.as_of) =>
-        {
-            if let Some(after) = candidate.settled.take() {
-                ctx.tell.say(&News::Complete { after });
-            }
-            let starting = Box::new(Starting::new(ctx, *planned));
-            let begun = catch_unwind(AssertUnwindSafe(|| starting.begin(ctx, leave.in_flight)));
-            let begun =
-                begun.unwrap_or_else(|_| Err((NotStarted::Environment("a worker failed: it panicked".into()), true)));
-            return Through::Begun(starting, begun);
-        }
-        At::Once(plan) => plan,
-        At::Length(look, picture) => {
-            return Through::Travels(Box::new(Travel { candidate, look: *look, picture: *picture }));
-        }
     };
-    ctx.send_here(Event::LeaveReturned(candidate.place()));
     ctx.send_here(Event::Planned { candidate, plan });
-    Through::Told
+    None
 }
 
 /// Gets the picture of a drop to where the service can have it, and tells the loop.
-async fn travel(ctx: &Ctx, drop: Travel) {
-    let Travel { candidate, look, picture } = drop;
+async fn travel(ctx: &Ctx, drop: Unprepared) {
+    let Unprepared { candidate, look, picture } = drop;
     let reference = picture_reference(ctx, picture, &candidate.folder, candidate.lead()).await;
     let plan = look.with(reference, &candidate);
     ctx.send(Event::Planned { candidate, plan }).await;
 }
 
 /// [`travel`], all at once.
-pub(super) async fn travel_all(ctx: Ctx, drops: Vec<Travel>) {
+pub(super) async fn travel_all(ctx: Ctx, drops: Vec<Unprepared>) {
     join_all(drops.into_iter().map(|drop| travel(&ctx, drop))).await;
 }
 

@@ -255,7 +255,7 @@ impl Engine {
             let chain = self.chain(&candidate.folder);
             drops.push((candidate, chain));
         }
-        self.spawn(plan::run(self.ctx.clone(), drops));
+        self.tell_later(plan::run(self.ctx.clone(), drops));
     }
 
     /// Plans again what failed to be uploaded a while ago, `most` drops and not the given one; how many.

@@ -380,8 +380,9 @@ pub fn strip(picture: &[u8], format: Format, end: u64, rules: &Rules) -> Option<
     if changes || weigh(&survey, rules, None).is_err() || !is_vouched(&picture, format, &survey).ok()? {
         return None;
     }
-    let mut bytes = Vec::new();
-    pieces.reader(&picture).read_to_end(&mut bytes).ok()?;
+    // About as long as the picture, which is in memory.
+    let mut bytes = vec![0; usize::try_from(pieces.len()).ok()?];
+    pieces.reader(&picture).read_exact(&mut bytes).ok()?;
     let fingerprint = Fingerprint::of(&bytes);
     Some(Stripped { bytes, media_type: format.media_type(), fingerprint })
 }

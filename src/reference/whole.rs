@@ -3,7 +3,7 @@
 //! Promises: the answer is [`Whole::Whole`] only if the picture's own structure runs to its end inside the
 //! file; a file that is still being written is [`Whole::Cut`], also where its writer reserved the room and
 //! the rest is still zeros. Work and memory are bounded, whatever the file claims.
-//! It does not decode: damage within the pixels is found by [`prepare`](super::prepare()).
+//! It does not decode: damage within the pixels is found by [`prepare`](super::prepare()), as far as it must be.
 
 use std::fmt;
 use std::io;

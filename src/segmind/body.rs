@@ -1,5 +1,5 @@
-//! Request bodies: JSON, perhaps with a picture in it as a data URI that is read from its file while it is
-//! sent, with the exact length said beforehand and a few kilobytes held in memory.
+//! Request bodies: JSON, perhaps with a picture in it as a data URI, with the exact length said beforehand. The picture
+//! is read from its file while it is sent, with a few kilobytes held in memory; one that is small may be in memory anyway.
 
 use std::io;
 use std::path::PathBuf;
@@ -57,13 +57,15 @@ impl Body {
 
     /// The same of a small picture that is in memory.
     pub fn upload_of(picture: &[u8], media_type: &str) -> Self {
-        let mut before = format!("{{\"data_urls\":[\"{}", data_uri(media_type)).into_bytes();
-        let begin = before.len();
-        before.resize(begin + picture.len().div_ceil(3) * 4, 0);
-        // The room is what the standard alphabet takes, with its padding.
-        let coded = STANDARD.encode_slice(picture, &mut before[begin..]).unwrap_or_default();
-        before.truncate(begin + coded);
-        before.extend_from_slice(b"\"]}");
+        let head = format!("{{\"data_urls\":[\"{}", data_uri(media_type));
+        let (begin, tail) = (head.len(), b"\"]}");
+        // What it takes, with its padding.
+        let end = begin + picture.len().div_ceil(3) * 4;
+        let mut before = vec![0; end + tail.len()];
+        before[..begin].copy_from_slice(head.as_bytes());
+        let coded = STANDARD.encode_slice(picture, &mut before[begin..end]);
+        debug_assert_eq!(coded, Ok(end - begin));
+        before[end..].copy_from_slice(tail);
         Self { before, file: None, after: Vec::new(), hidden: Vec::new() }
     }
 

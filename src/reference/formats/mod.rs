@@ -65,8 +65,8 @@ pub(super) struct Survey {
     pub(super) foreign_colours: bool,
     /// A JPEG whose colours every decoder takes for the same, so that it may be made smaller by another one.
     pub(super) reducible: bool,
-    /// Its structure says as much of its pixels as decoding them would: damage shows in markers, or in sums
-    /// ([`png::sums_hold`]), and there is nothing that decoders may not know.
+    /// It need not be decoded to see that it can be: there is nothing that decoders may not know, and damage shows in
+    /// markers, or in sums ([`png::sums_hold`]).
     pub(super) vouched: bool,
 }
 

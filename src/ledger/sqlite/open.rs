@@ -67,7 +67,7 @@ fn prepare(path: &Path, busy: Duration) -> Result<SqliteLedger, Fault> {
         schema::distrust(&conn)?;
         tracing::error!(ledger = %real.display(), "the ledger's last words may be missing ({why}): what lies in working and is not surely sent or unsent goes to errors as unconfirmed");
     } else if torn {
-        schema::begin_log_anew(&conn)?;
+        schema::empty_log(&conn);
     }
     let ground = Ground::of(&real, &conn)?;
     // From here on it is ours and sound: what is closed cleanly leaves no log behind.

@@ -189,11 +189,13 @@ pub(super) fn distrust(conn: &Connection) -> Result<(), Fault> {
 }
 
 /// What a crash left of a commit stays behind those that follow it, and with what a second crash leaves it would look as
-/// if two were missing. From here on the log is written from its beginning again, and what stands behind is of an older
-/// one.
-pub(super) fn begin_log_anew(conn: &Connection) -> Result<(), Fault> {
-    conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
-    Ok(())
+/// if two were missing. So the log is emptied into the database, as [`distrust`] does; where a full disk or another
+/// program is in the way of that, it stays as it is.
+pub(super) fn empty_log(conn: &Connection) {
+    let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get::<_, bool>(0));
+    if !matches!(busy, Ok(false)) {
+        tracing::debug!(?busy, "what a crash left in the ledger's log stays there");
+    }
 }
 
 pub(super) fn trust(tx: &Connection) -> Result<(), Fault> {

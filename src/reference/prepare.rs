@@ -2,8 +2,9 @@
 //!
 //! Promises: what comes out is upright, within the [`Rules`], and holds pixels and a colour profile only
 //! (unless the rules keep metadata). Where no pixel has to change, none is encoded anew: the metadata is cut
-//! out, and where the picture's structure vouches for its pixels (a JPEG's markers stand in between, each part of a PNG
-//! has its sum), none is decoded. Any other is decoded once, so that none is paid for that can't be opened.
+//! out, and where the picture's structure vouches for its pixels (nothing strange stands in a JPEG, and all its tables are
+//! there; each part of a PNG has its sum), none is decoded. Any other is decoded once, so that none is paid for that
+//! can't be opened.
 
 use std::cell::RefCell;
 use std::fs::File;

@@ -450,7 +450,19 @@ fn what_decoders_may_not_know_is_decoded() {
         assert!(stripped(&bytes, &RULES).is_none(), "{what}");
     }
     // Some decoders take these.
-    for (what, bytes) in [("of two frames", two_frames), ("of odd factors", changed(at(0xc0) + 11, 0x31))] {
+    let scan = at(0xda) + 2 + usize::from(jpeg[at(0xda) + 3]);
+    let put = |at: usize, what: &[u8]| [&jpeg[..at], what, &jpeg[at..]].concat();
+    for (what, bytes) in [
+        ("of two frames", two_frames),
+        ("of odd factors", changed(at(0xc0) + 11, 0x31)),
+        ("of more blocks than go into a unit", changed(at(0xc0) + 11, 0x44)),
+        ("of one component twice", changed(at(0xda) + 7, jpeg[at(0xda) + 5])),
+        ("of another pass than there is one", changed(scan - 2, 62)),
+        ("with something within its pixels", put(scan + 100, &[0xff, 0x10, 0, 4, 0, 0])),
+        ("with an application's words within its pixels", put(scan + 100, &[0xff, 0xe5, 0, 4, 0, 0])),
+        ("with bytes that belong to nothing", put(at(0xc0), &[1, 2, 3])),
+        ("with a restart's length of three bytes", put(at(0xc0), &[0xff, 0xdd, 0, 5, 0, 8, 0])),
+    ] {
         assert!(matches!(check(&bytes).unwrap(), Whole::Whole { .. }), "{what}");
         assert!(stripped(&bytes, &RULES).is_none(), "{what}");
     }
@@ -470,8 +482,8 @@ fn a_picture_in_memory_becomes_what_it_becomes_on_the_disk() {
     let keep = Rules { strip_metadata: false, ..RULES };
     let small = Rules { max_edge: 16, ..RULES };
     let short = Rules { max_bytes: 100, ..RULES };
-    let others = KINDS.map(kind);
-    let pictures = [phone, turned, talking].into_iter().chain(others);
+    let photographs = ["rocket.jpg", "chelsea.png", "coffee.png"].map(fixture);
+    let pictures = [phone, turned, talking].into_iter().chain(photographs).chain(KINDS.map(kind));
     let (mut in_memory, mut not) = (0, 0);
     for bytes in pictures {
         for rules in [&RULES, &keep, &small, &short] {

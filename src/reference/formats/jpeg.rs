@@ -22,6 +22,7 @@ const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 const DHT: u8 = 0xc4;
 const DQT: u8 = 0xdb;
+const DRI: u8 = 0xdd;
 const SOS: u8 = 0xda;
 const APP0: u8 = 0xe0;
 const APP1: u8 = 0xe1;
@@ -232,8 +233,14 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
     let (mut jfif, mut adobe, mut scans) = (false, false, 0_u64);
     let mut tables = Tables::default();
     let mut odd_colours = false;
+    let mut behind = 2;
     walk(scan, |scan, part| {
         let data = part.from + 4;
+        if part.from != behind {
+            // Bytes that belong to nothing: something may be missing here, or was overwritten.
+            tables.other();
+        }
+        behind = part.to;
         match part.marker {
             APP0 if !jfif && starts(scan, part, b"JFIF\0")? && part.to - data >= 12 => {
                 jfif = true;
@@ -257,13 +264,20 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
                 new.extend_from_slice(&kept);
                 pieces.add(new);
             }
-            // Other applications' segments and comments.
-            APP0..=0xef | 0xf0..=0xfe => {}
+            // Other applications' segments and comments. Where they would stand within the pixels, it is likelier that these
+            // are damaged, and what is reserved nobody writes.
+            marker @ APP0..=0xfe => {
+                if scans > 0 || matches!(marker, 0xf0..=0xfd) {
+                    tables.other();
+                }
+            }
             marker => {
                 if is_frame(marker) && frame.is_none() {
                     frame = Some(Frame::read(scan, part)?);
                 }
                 match marker {
+                    EOI => {}
+                    DRI if part.to == data + 2 => {}
                     DQT => tables.quantisation(scan, data, part.to)?,
                     DHT => tables.huffman(scan, data, part.to)?,
                     SOS => tables.scan(scan, part.from + 2)?,
@@ -271,7 +285,7 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
                         let len = (part.to - data).min(6 + 4 * 3) as usize;
                         tables.frame(marker, need(scan.bytes(data, len)?)?);
                     }
-                    _ => {}
+                    _ => tables.other(),
                 }
                 scans += u64::from(marker == SOS);
                 pieces.keep(part.from, part.to);

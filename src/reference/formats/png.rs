@@ -90,7 +90,8 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
     pieces.keep(0, 8);
     let mut header = [0; 13];
     let mut orientation = None;
-    let (mut transparent, mut palette, mut data) = (false, false, false);
+    let (mut transparent, mut palette, mut odd) = (false, false, false);
+    let (mut data, mut was_data) = (false, false);
     walk(scan, |scan, chunk| {
         if chunk.from == 8 {
             header = need(scan.array::<13>(16)?)?;
@@ -100,9 +101,14 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         }
         transparent |= &chunk.kind == b"tRNS";
         if &chunk.kind == b"PLTE" {
-            // Before the pixels, in threes.
-            palette = !data && (chunk.to - chunk.from - 12).is_multiple_of(3) && chunk.to - chunk.from <= 12 + 768;
+            // One, before the pixels, in threes.
+            let length = chunk.to - chunk.from - 12;
+            odd |= palette || data || length == 0 || length > 768 || !length.is_multiple_of(3);
+            palette = true;
         }
+        // The pixels stand together.
+        odd |= &chunk.kind == b"IDAT" && data && !was_data;
+        was_data = &chunk.kind == b"IDAT";
         data |= &chunk.kind == b"IDAT";
         if is_kept(chunk.kind) {
             pieces.keep(chunk.from, chunk.to);
@@ -129,7 +135,8 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         as_png: Some(true),
         foreign_colours: false,
         reducible: false,
-        vouched: matches!(header[10..], [0, 0, 0 | 1])
+        vouched: !odd
+            && matches!(header[10..], [0, 0, 0 | 1])
             && match (colour, depth) {
                 (3, 1 | 2 | 4 | 8) => palette,
                 (0, 1 | 2 | 4 | 8) | (2 | 4 | 6, 8) => true,

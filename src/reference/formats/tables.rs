@@ -6,8 +6,9 @@ use crate::reference::source::Scan;
 /// What is known while a JPEG is walked.
 #[derive(Default)]
 pub(super) struct Tables {
-    /// Of each component of the frame: its name, and the table that its samples are multiplied by.
-    components: Vec<[u8; 2]>,
+    /// Of each component of the frame: its name, its blocks in a unit of several components, and the table that its
+    /// samples are multiplied by.
+    components: Vec<[u8; 3]>,
     /// One bit for each table that was said.
     quantisation: u8,
     direct: u8,
@@ -35,7 +36,12 @@ impl Tables {
         let most = |shift: u8| components.iter().map(|c| c[1] >> shift & 15).max().unwrap_or(0);
         let fits = |factor: u8, most: u8| matches!(factor, 1 | 2 | 4) && matches!(most, 1 | 2 | 4);
         self.odd |= !components.iter().all(|c| fits(c[1] >> 4, most(4)) && fits(c[1] & 15, most(0)) && c[2] < TABLES);
-        self.components = components.iter().map(|c| [c[0], c[2]]).collect();
+        self.components = components.iter().map(|c| [c[0], (c[1] >> 4).saturating_mul(c[1] & 15), c[2]]).collect();
+    }
+
+    /// Something that decoders may take in other ways, or not at all.
+    pub(super) fn other(&mut self) {
+        self.odd = true;
     }
 
     /// A segment of quantisation tables, `at .. to` without its head.
@@ -65,11 +71,15 @@ impl Tables {
             let symbols: u64 = counts.iter().map(|n| u64::from(*n)).sum();
             // Of 65,536 codes of 16 bits, each shorter one takes as many as begin like it.
             let taken: u64 = counts.iter().zip(1_u32..).map(|(n, bits)| u64::from(*n) << (16 - bits)).sum();
-            at += 17 + symbols;
-            if class > 1 || id >= TABLES || symbols > 256 || taken > 1 << 16 || at > to {
+            // One of all ones there may not be.
+            if class > 1 || id >= TABLES || symbols > 256 || taken >= 1 << 16 || at + 17 + symbols > to {
                 self.odd = true;
                 return Ok(());
             }
+            let said = need(scan.bytes(at + 17, symbols as usize)?)?;
+            // How many bits the difference has.
+            self.odd |= class == 0 && said.iter().any(|bits| *bits > 11);
+            at += 17 + symbols;
             *if class == 0 { &mut self.direct } else { &mut self.alternating } |= 1 << id;
         }
         Ok(())
@@ -83,24 +93,32 @@ impl Tables {
             return Err(Stop::Cut);
         };
         self.odd |= be16(&[l1, l0]) != 6 + u32::from(count) * 2 || !(1..=4).contains(&count);
+        let (high, low) = (bits >> 4, bits & 15);
         let (direct, alternating) = if self.progressive {
+            self.odd |= low > 13 || high != 0 && high != low + 1;
+            self.odd |= if *first == 0 { *last != 0 } else { first > last || *last > 63 || count > 1 };
             // A later pass over the first coefficients has plain bits.
-            (*first == 0 && bits >> 4 == 0, *first > 0)
+            (*first == 0 && high == 0, *first > 0)
         } else {
-            self.odd |= (*first, *last) != (0, 63);
+            self.odd |= (*first, *last, *bits) != (0, 63, 0);
             (true, true)
         };
+        let (mut here, mut blocks) = (0_u8, 0_u32);
         for [name, tables] in parts.as_chunks::<2>().0 {
             let Some(place) = self.components.iter().position(|c| c[0] == *name) else {
                 self.odd = true;
                 return Ok(());
             };
             let has = |said: u8, id: u8| id < TABLES && said >> id & 1 == 1;
-            self.odd |= !has(self.quantisation, self.components[place][1])
+            self.odd |= !has(self.quantisation, self.components[place][2])
                 || direct && !has(self.direct, tables >> 4)
-                || alternating && !has(self.alternating, tables & 15);
-            self.seen |= 1 << place;
+                || alternating && !has(self.alternating, tables & 15)
+                || here >> place & 1 == 1;
+            here |= 1 << place;
+            blocks += u32::from(self.components[place][1]);
         }
+        self.odd |= count > 1 && blocks > 10;
+        self.seen |= here;
         Ok(())
     }
 

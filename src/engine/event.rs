@@ -132,8 +132,8 @@ pub(super) enum Event {
         candidate: Candidate,
         plan: Plan,
     },
-    /// Drops that were read, and whose pictures have to be prepared.
-    Unprepared(Vec<super::plan::Unprepared>),
+    /// Drops that were read, and whose pictures have to be prepared, by what they were read with.
+    Unprepared(Box<super::ctx::Ctx>, Vec<super::plan::Unprepared>),
     Started {
         candidate: Candidate,
         open: Box<OpenDrop>,

@@ -434,7 +434,7 @@ impl Engine {
             Event::Preset { query, state } => self.preset_read(&query, state, now),
             Event::Inbox(found) => self.inbox_found(found, now),
             Event::Planned { candidate, plan } => self.planned(candidate, plan, now),
-            Event::Unprepared(drops) => self.spawn(plan::travel_all(self.ctx.clone(), drops)),
+            Event::Unprepared(ctx, drops) => self.spawn(plan::travel_all(*ctx, drops)),
             Event::Started { candidate, open, frozen, prepared, sending } => {
                 self.started(&candidate, *open, frozen, prepared, sending, now);
             }

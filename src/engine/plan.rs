@@ -14,7 +14,7 @@ use crate::domain::life::{Shot, ShotState};
 use crate::domain::news::News;
 use crate::domain::request::{LARGEST_DRAWN_SEED, RefPlan, RequestPlan, Seeds};
 use crate::domain::verdict::Verdict;
-use crate::ledger::{Ending, Known, Member, Role};
+use crate::ledger::{Ending, Known, Ledger, Member, Role};
 use crate::reference::{self, Format, Original, PrepareError, Whole};
 use crate::segmind::{Body, UploadOutcome};
 
@@ -45,7 +45,7 @@ pub(super) fn run(ctx: Ctx, drops: Vec<(Candidate, Chain)>) -> Option<impl Futur
             })
         };
         let unprepared: Vec<_> = drops.into_iter().filter_map(plan).collect();
-        (!unprepared.is_empty()).then_some(Event::Unprepared(unprepared))
+        (!unprepared.is_empty()).then(|| Event::Unprepared(Box::new(ctx.clone()), unprepared))
     };
     telling(ctx, plan_all, || None)
 }
@@ -347,7 +347,12 @@ pub(super) async fn upload(ctx: &Ctx, picture: Picture, afresh: bool) -> Result<
             let kept = format!("{url} {blake3}");
             // Its commit is not waited for: the drop's own comes behind it, and an upload that is forgotten is free to
             // make again.
-            ctx.ledger.queue(move |l| l.uploaded(key, &kept, now)).await.map_err(environment)?;
+            let remember = move |l: &mut dyn Ledger| {
+                if let Err(e) = l.uploaded(key, &kept, now) {
+                    tracing::debug!(error = %e, "an upload is not remembered");
+                }
+            };
+            ctx.ledger.queue(remember).await.map_err(environment)?;
             Ok(Reference::Uploaded { url, blake3, key: key.to_string(), cached: false })
         }
         UploadOutcome::Failed(verdict) => Err(NoReference::Upload(verdict)),

@@ -32,6 +32,10 @@ use super::term::Progress;
 /// What happened just before the end is told for so long.
 const LAST_HOOKS: Duration = Duration::from_secs(5);
 
+/// How long workers may still hold the ledger when the engine has ended. One that hangs, with a server that is dead,
+/// keeps it for longer; then it is closed as by a kill.
+const LAST_WORKERS: Duration = Duration::from_secs(2);
+
 /// Runs the daemon until it is told to stop, or with `--once` until nothing is left to do.
 pub fn run(global: &Global, args: &Run) -> Result<(), Failure> {
     let progress = (args.once && std::io::IsTerminal::is_terminal(&std::io::stderr())).then(Progress::on_stderr);
@@ -167,7 +171,7 @@ pub async fn daemon(
     hooks.finish(once, cut).await;
     // Ends when the engine's side of the status is gone.
     let _ = watcher.await;
-    tokio::task::spawn_blocking(move || ledger.join()).await.ok();
+    tokio::task::spawn_blocking(move || ledger.join(LAST_WORKERS)).await.ok();
     tracing::info!(delivered = ended.delivered, failed = ended.failed, "stopped");
     Ok(ended)
 }

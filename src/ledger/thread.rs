@@ -11,6 +11,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -104,16 +105,26 @@ impl LedgerHandle {
         &self.returning
     }
 
-    /// Gives this handle up. If it was the last one, waits until the thread has worked off what was queued
-    /// and has closed the ledger; whether it was. Blocks for as long as that takes.
-    pub fn join(self) -> bool {
-        let Self { jobs, thread, .. } = self;
+    /// Gives this handle up. If it was the last one, or is within `patience`, waits until the thread has worked off what
+    /// was queued and has closed the ledger; whether it has. Blocks for as long as that takes.
+    pub fn join(self, patience: Duration) -> bool {
+        let Self { jobs, mut thread, .. } = self;
         drop(jobs);
-        // Jobs cannot panic through, see `job`; a ledger whose drop panics is closed all the same.
-        Arc::into_inner(thread).is_some_and(|thread| {
-            let _ = thread.join();
-            true
-        })
+        let begun = Instant::now();
+        loop {
+            match Arc::try_unwrap(thread) {
+                Ok(thread) => {
+                    // Jobs cannot panic through, see `job`; a ledger whose drop panics is closed all the same.
+                    let _ = thread.join();
+                    return true;
+                }
+                // Whoever has just told of the last thing there was has not let go of its handle yet.
+                Err(shared) if shared.is_finished() => return true,
+                Err(_) if begun.elapsed() >= patience => return false,
+                Err(shared) => thread = shared,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -179,8 +190,18 @@ mod tests {
         assert!(handle.call_blocking(|l| l.is_fresh()).unwrap().unwrap());
         other.call_blocking(|l| l.trust()).unwrap().unwrap();
         assert!(!handle.call_blocking(|l| l.is_fresh()).unwrap().unwrap());
-        assert!(!handle.join(), "another one is left");
-        assert!(other.join());
+        assert!(!handle.join(Duration::ZERO), "another one is left");
+        // It goes while this one waits for it.
+        let late = other.clone();
+        std::thread::scope(|scope| {
+            let (go, gone) = std_mpsc::channel();
+            scope.spawn(move || {
+                gone.recv().unwrap();
+                late.call_blocking(|l| l.trust()).unwrap().unwrap();
+            });
+            go.send(()).unwrap();
+            assert!(other.join(Duration::from_secs(60)));
+        });
         // Closed cleanly: the log is gone.
         let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(!names.iter().any(|name| name == "ledger.db-wal"), "{names:?}");

@@ -32,6 +32,8 @@ mod samples;
 #[cfg(test)]
 mod tiff_tests;
 #[cfg(test)]
+mod vouched_tests;
+#[cfg(test)]
 mod whole_tests;
 
 pub use budget::{Budget, Permit};

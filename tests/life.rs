@@ -224,9 +224,39 @@ fn a_second_daemon_for_the_same_inbox_or_state_is_refused() {
     site.set("service.state_dir", "other-state");
     assert_eq!(site.run().ends(), 5);
     assert!(site.logs().contains("another daemon holds this inbox"), "{}", site.logs());
+    // Nor does it help to have another working folder, or only a part of the inbox.
+    fs::create_dir_all(site.path("inbox/look")).unwrap();
+    for working in ["other-working", "inbox/.working"] {
+        site.set("folders.working", working);
+        assert_eq!(site.once(), 5, "{working}: {}", site.logs());
+    }
+    site.unset("folders.working").set("folders.inbox", "inbox/look");
+    assert_eq!(site.once(), 5, "{}", site.logs());
+    site.set("folders.inbox", "inbox");
+    fs::remove_file(site.path("working/.lock")).unwrap();
+    assert_eq!(site.once(), 5, "whatever became of the file");
     site.set("service.state_dir", "state");
     assert_eq!(first.stop(), 0);
     assert_eq!(site.once(), 0, "the locks went with it");
+}
+
+/// As between a daemon on a machine and one in a container that was given the inbox alone.
+#[test]
+fn what_another_daemon_of_the_same_inbox_has_in_flight_is_left_to_it() {
+    let site = Site::new();
+    site.set("service.state_dir", "other-state");
+    assert_eq!(site.once(), 0, "its ledger is good");
+    site.set("service.state_dir", "state").set("folders.working", "inbox/.working");
+    site.put_picture("inbox/a.jpg");
+    let (gate, daemon) = held(&site);
+    assert!(site.has("inbox/.working/a.jpg"));
+    site.set("service.state_dir", "other-state").unset("folders.working");
+    assert_eq!(site.once(), 5, "{}", site.logs());
+    assert!(site.has("inbox/.working/a.jpg"), "{}", site.logs());
+    gate.open();
+    site.wait("it is delivered", || site.has("archive/a.jpg"));
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(site.api.calls().len(), 1);
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! `reimagined run`: the daemon, in the foreground; and `run --once`.
 
-use std::any::Any;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -13,13 +12,13 @@ use crate::config::Config;
 use crate::domain::status::Status;
 use crate::engine::site::Site;
 use crate::engine::{
-    Beat, Control, Deps, Ended, Engine, EngineError, Host, KeyRing, Locked, Pulse, Tell, client_settings,
+    Beat, Control, Deps, Ended, Engine, EngineError, Held, Host, KeyRing, Locked, Locks, Pulse, Tell, client_settings,
 };
 use crate::ledger::LedgerError;
 use crate::ledger::thread::LedgerThread;
 use crate::segmind::Client;
 use crate::service::hooks::Hooks;
-use crate::service::lock::{Lock, LockError, STATE_LOCK, WORKING_LOCK};
+use crate::service::lock::{InboxLock, Lock, LockError, STATE_LOCK, WORKING_LOCK};
 use crate::service::monitor::Monitor;
 use crate::service::signals::{Signal, Signals};
 use crate::service::{logging, notify, status_file};
@@ -134,7 +133,7 @@ pub async fn daemon(
             beat,
             pulse: Some(Pulse { asked: pulse.asked, answered: pulse.answered }),
             ready: Box::new(|| drop(notify::ready())),
-            lock_working: Arc::new(lock_working),
+            locks: Arc::new(FolderLocks),
             tell: Tell::new(move |news| {
                 metrics.hear(news);
                 listener.hear(news);
@@ -279,17 +278,36 @@ fn config_waits(reason: &str) -> bool {
     matches!(reason, "settling" | "folder_settling" | "queued" | "planning" | "busy")
 }
 
-fn lock_working(working: &Path) -> Result<Box<dyn Any + Send>, Locked> {
-    match Lock::take(&working.join(WORKING_LOCK)) {
-        Ok(lock) => Ok(Box::new(lock)),
-        Err(e @ LockError::Held { .. }) => Err(Locked::Held(format!("another daemon holds this inbox: {e}"))),
-        Err(e) => Err(Locked::Failed(e.to_string())),
+/// The kernel's locks on folders.
+struct FolderLocks;
+
+impl Locks for FolderLocks {
+    fn inbox(&self, inbox: &Path) -> Result<Held, Locked> {
+        InboxLock::take(inbox).map(|lock| Box::new(lock) as Held).map_err(|e| not_locked(&e))
+    }
+
+    fn working(&self, working: &Path) -> Result<Held, Locked> {
+        Lock::take(&working.join(WORKING_LOCK)).map(|lock| Box::new(lock) as Held).map_err(|e| not_locked(&e))
+    }
+
+    fn former_working(&self, working: &Path) -> Result<Option<Held>, Locked> {
+        let lock = Lock::take_existing(&working.join(WORKING_LOCK)).map_err(|e| not_locked(&e))?;
+        Ok(lock.map(|lock| Box::new(lock) as Held))
+    }
+}
+
+fn not_locked(error: &LockError) -> Locked {
+    match error {
+        LockError::Held { .. } | LockError::Taken { .. } => {
+            Locked::Held(format!("another daemon holds this inbox: {error}"))
+        }
+        LockError::Io { .. } => Locked::Failed(error.to_string()),
     }
 }
 
 fn held(error: &LockError, what: &str, path: &Path) -> Failure {
     match error {
-        LockError::Held { .. } => {
+        LockError::Held { .. } | LockError::Taken { .. } => {
             Failure::new(Code::Held, format!("another daemon holds this {what} {}: {error}", path.display()))
         }
         LockError::Io { .. } => Failure::usage(error.to_string()),

@@ -285,9 +285,11 @@ pub(super) enum InboxNow {
 
 /// An inbox that is there again.
 pub(super) struct Taken {
-    /// Its folders, if they are others than those before.
+    /// Its folders as they are now.
     pub site: Option<super::site::Site>,
-    pub lock: Result<Box<dyn std::any::Any + Send>, super::Locked>,
+    /// Another directory than before stands in its place.
+    pub is_new: bool,
+    pub held: Result<Vec<super::Held>, super::Locked>,
     pub backend: crate::inbox::Backend,
 }
 

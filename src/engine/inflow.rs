@@ -19,6 +19,7 @@ use crate::inbox::{self, Backend, HINT_CAP, Hint, HintHow, Report, Setting, Watc
 use super::event::{Chain, Event, InboxNow, Looked, Taken};
 use super::read::folder_state;
 use super::site::Site;
+use super::start::lock_workings;
 use super::{BEHIND_A_CLAIM, Engine, InboxCheck, LOOK_AGAIN, Planning, SILENCE, look_at_inbox};
 
 /// Pieces of a scan that are on their way to the loop, at most.
@@ -392,21 +393,26 @@ impl Engine {
         }
         self.inbox_check = InboxCheck::Taking;
         self.inbox_asked(now);
-        let (ctx, lock_working) = (self.ctx.clone(), Arc::clone(&self.lock_working));
+        let (ctx, locks) = (self.ctx.clone(), Arc::clone(&self.locks));
         // What was locked may be a file of another mount.
-        let old = self.working_lock.take();
+        let old = std::mem::take(&mut self.held);
         self.spawn(async move {
             let config = ctx.config.clone();
             let known = ctx.site.clone();
             let taken = super::ctx::blocking(move || {
                 drop(old);
-                let at = site.as_ref().unwrap_or(&known);
-                let lock = lock_working(&at.working);
-                Taken { backend: backend(&config, at), site, lock }
+                let mut at = site.clone().unwrap_or_else(|| (*known).clone());
+                let held = locks.inbox(&at.inbox).and_then(|inbox| {
+                    let mut held = lock_workings(&*locks, &mut at)?;
+                    held.push(inbox);
+                    Ok(held)
+                });
+                Taken { backend: backend(&config, &at), is_new: site.is_some(), site: Some(at), held }
             });
             let taken = taken.await.unwrap_or_else(|why| Taken {
                 site: None,
-                lock: Err(super::Locked::Failed(why)),
+                is_new: false,
+                held: Err(super::Locked::Failed(why)),
                 backend: Backend::Events,
             });
             ctx.send(Event::Inbox(InboxNow::Taken(Box::new(taken)))).await;
@@ -416,13 +422,15 @@ impl Engine {
     /// The inbox is there again: put in order, watch, scan, go on.
     fn inbox_back(&mut self, taken: Taken, now: Mono) {
         self.inbox_check = InboxCheck::No;
-        let Taken { site, lock, backend } = taken;
+        let Taken { site, is_new, held, backend } = taken;
         if let Some(site) = site {
-            tracing::warn!(inbox = %site.inbox.display(), "another directory stands at the inbox's place: it is watched and scanned afresh");
+            if is_new {
+                tracing::warn!(inbox = %site.inbox.display(), "another directory stands at the inbox's place: it is watched and scanned afresh");
+            }
             self.ctx.site = Arc::new(site);
         }
-        match lock {
-            Ok(lock) => self.working_lock = Some(lock),
+        match held {
+            Ok(held) => self.held = held,
             Err(super::Locked::Held(why) | super::Locked::Failed(why)) => {
                 self.warn_once(&why);
                 self.inbox_lost = Some((why, self.ctx.clock.wall()));

@@ -30,7 +30,6 @@ mod studio;
 mod waits;
 mod works;
 
-use std::any::Any;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +39,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use ctx::KeyRing;
-pub use parts::{Beat, Control, Deps, Ended, EngineError, Host, LockWorking, Locked, Pulse, Tell};
+pub use parts::{Beat, Control, Deps, Ended, EngineError, Held, Host, Locked, Locks, Pulse, Tell};
 
 use crate::config::Config;
 use crate::domain::arrivals::Arrivals;
@@ -150,8 +149,9 @@ pub struct Engine {
     host_beat: Option<Beat>,
     pulse: Option<Pulse>,
     host_ready: Option<Box<dyn FnOnce() + Send>>,
-    lock_working: LockWorking,
-    working_lock: Option<Box<dyn Any + Send>>,
+    locks: Arc<dyn Locks>,
+    /// What keeps others away from what this one works on.
+    held: Vec<Held>,
     rx: mpsc::Receiver<Event>,
     control: mpsc::Receiver<Control>,
     publish: watch::Sender<Status>,
@@ -262,9 +262,9 @@ impl Engine {
         }
         self.ctx.ended.store(true, std::sync::atomic::Ordering::SeqCst);
         self.tasks.shutdown().await;
-        let lock = self.working_lock.take();
-        // It lies with the inbox, so letting go of it can hang.
-        let gone = tokio::task::spawn_blocking(move || drop(lock));
+        let held = std::mem::take(&mut self.held);
+        // They lie with the inbox, so letting go of them can hang.
+        let gone = tokio::task::spawn_blocking(move || drop(held));
         let _ = tokio::time::timeout(LOOK_AGAIN, gone).await;
         self.last_figures().await;
         self.publish_status(true);

@@ -58,8 +58,22 @@ impl Pulse {
     }
 }
 
-/// Locks a folder for this process, for as long as what it gives is held.
-pub type LockWorking = Arc<dyn Fn(&Path) -> Result<Box<dyn Any + Send>, Locked> + Send + Sync>;
+/// What holds a lock, for as long as it is kept.
+pub type Held = Box<dyn Any + Send>;
+
+/// Locks folders for this process. What it says is for a person.
+pub trait Locks: Send + Sync {
+    /// The inbox itself: nobody else may take anything from it, or from a folder in it, whatever working folder they
+    /// have.
+    fn inbox(&self, inbox: &Path) -> Result<Held, Locked>;
+
+    /// The working folder.
+    fn working(&self, working: &Path) -> Result<Held, Locked>;
+
+    /// A place where an earlier run may have had its working folder, and another daemon may have it now; `None` where
+    /// nobody ever had.
+    fn former_working(&self, working: &Path) -> Result<Option<Held>, Locked>;
+}
 
 /// Whom the engine tells its news. It is called by the loop and its workers, so it must neither block nor panic.
 #[derive(Clone)]
@@ -90,13 +104,13 @@ pub struct Host {
     pub pulse: Option<Pulse>,
     /// Called once, when the first scan is done and the watches are in place.
     pub ready: Box<dyn FnOnce() + Send>,
-    /// Locks a working folder for this process; the error is for a person.
-    pub lock_working: LockWorking,
+    /// Keeps other daemons away from what this one works on.
+    pub locks: Arc<dyn Locks>,
     /// Told what happens.
     pub tell: Tell,
 }
 
-/// Why a working folder was not locked.
+/// Why a folder was not locked.
 #[derive(Debug)]
 pub enum Locked {
     /// Another daemon holds it.

@@ -22,9 +22,33 @@ use super::ctx::{Ctx, SingleFlight};
 use super::site::{Site, SiteError};
 use super::studio::Studio;
 use super::{
-    Control, DECODE_BUDGET, Deps, Ended, Engine, EngineError, Host, InboxCheck, LOOK_AGAIN, Locked, inflow, plan,
-    status,
+    Control, DECODE_BUDGET, Deps, Ended, Engine, EngineError, Held, Host, InboxCheck, LOOK_AGAIN, Locked, Locks,
+    inflow, plan, status,
 };
+
+/// Locks the working folders of a site, but for the inbox itself. A place beside the inbox that another daemon works in
+/// is no longer one of the site's: what lies there is in that one's hands.
+pub(super) fn lock_workings(locks: &dyn Locks, site: &mut Site) -> Result<Vec<Held>, Locked> {
+    let mut held = vec![locks.working(&site.working)?];
+    let Some(other) = &site.other_working else { return Ok(held) };
+    match locks.former_working(other) {
+        Ok(lock) => held.extend(lock),
+        // In the inbox only a daemon of this very inbox can have it.
+        Err(Locked::Held(why)) if other.starts_with(&site.inbox) => return Err(Locked::Held(why)),
+        Err(Locked::Held(why) | Locked::Failed(why)) => {
+            tracing::warn!(reason = %why, folder = %other.display(), "this working folder is left alone");
+            site.other_working = None;
+        }
+    }
+    Ok(held)
+}
+
+fn not_locked(why: Locked) -> EngineError {
+    match why {
+        Locked::Held(text) => EngineError::Held(text),
+        Locked::Failed(text) => EngineError::State(text),
+    }
+}
 
 impl Engine {
     /// An engine over folders that are there, with everything that a crash left put in order. Ends with an
@@ -36,15 +60,24 @@ impl Engine {
         publish: watch::Sender<Status>,
     ) -> Result<Option<Self>, EngineError> {
         let Deps { mut config, state_dir, ledger, ledger_was_good, keys, client, once, host } = deps;
-        let Host { beat, pulse, ready, lock_working, tell } = host;
+        let Host { beat, pulse, ready, locks, tell } = host;
         let mut ready = Some(ready);
         let clock = Clock::start();
         let (tx, rx) = mpsc::channel(1024);
         let since = clock.wall();
         let mut told_pause = None;
-        let site = loop {
+        let (mut site, inbox_lock) = loop {
+            // Before anything is tried in it.
+            let inbox_lock = match std::fs::metadata(&config.folders.inbox) {
+                Ok(found) if found.is_dir() => Some(locks.inbox(&config.folders.inbox).map_err(not_locked)?),
+                _ => None,
+            };
             match Site::open(&config, &state_dir) {
-                Ok(site) => break site,
+                Ok(site) => match inbox_lock {
+                    Some(lock) => break (site, lock),
+                    // It has come just now.
+                    None => continue,
+                },
                 Err(e @ SiteError::NoInbox { .. }) if !once => {
                     let text = format!("{e}; it is waited for");
                     if publish.send_if_modified(|status| status::lost(status, &text, since)) {
@@ -71,11 +104,8 @@ impl Engine {
                 beat();
             }
         };
-        let working_lock = match lock_working(&site.working) {
-            Ok(lock) => lock,
-            Err(Locked::Held(text)) => return Err(EngineError::Held(text)),
-            Err(Locked::Failed(text)) => return Err(EngineError::State(text)),
-        };
+        let mut held = lock_workings(&*locks, &mut site).map_err(not_locked)?;
+        held.push(inbox_lock);
         let spool = Spool::new(&state_dir).map_err(|e| EngineError::State(e.to_string()))?;
         // What lies there was of no use to anybody but the process that made it.
         let _ = std::fs::remove_dir_all(plan::prepared_dir(&state_dir));
@@ -104,8 +134,8 @@ impl Engine {
             host_beat: beat,
             pulse,
             host_ready: ready,
-            lock_working,
-            working_lock: Some(working_lock),
+            locks,
+            held,
             rx,
             control,
             publish,

@@ -1,4 +1,5 @@
-//! One daemon per inbox and per state directory: a file that is locked as long as its holder lives.
+//! One daemon per inbox and per state directory: a file that is locked as long as its holder lives. An inbox is locked
+//! itself, too: daemons whose working folders differ would not meet in one of those.
 //!
 //! The lock is the kernel's (`flock`), so a crash releases it and a file that was left behind means nothing.
 //! The holder's process number stands in the file for people; it is never what decides. The file stays when
@@ -39,6 +40,12 @@ pub enum LockError {
         /// The holder's process number, if it has written it already.
         pid: Option<u32>,
     },
+    /// Another process holds a folder itself.
+    #[error("{} is locked by another program, most likely a daemon whose inbox it is, or lies in it or around it", .path.display())]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The file could not be made, opened or locked.
     #[error("{}: {source}", path.display())]
     Io {
@@ -54,10 +61,22 @@ impl Lock {
     /// writes the process number into it. A symlink or anything but a regular file is refused. May block for
     /// 0.3 s.
     pub fn take(path: &Path) -> Result<Self, LockError> {
+        Self::take_with(path, OFlags::RDWR | OFlags::CREATE)
+    }
+
+    /// [`Self::take`] where the file is there; `None` where it is not, and nobody has a lock then.
+    pub fn take_existing(path: &Path) -> Result<Option<Self>, LockError> {
+        match Self::take_with(path, OFlags::RDWR) {
+            Err(LockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            taken => taken.map(Some),
+        }
+    }
+
+    fn take_with(path: &Path, how: OFlags) -> Result<Self, LockError> {
         let fail = |source: io::Error| LockError::Io { path: path.to_path_buf(), source };
         let give_up = Instant::now() + PATIENCE;
         loop {
-            let mut file = open(path, OFlags::RDWR | OFlags::CREATE).map_err(fail)?;
+            let mut file = open(path, how).map_err(fail)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_at(&file, path) => {
                     write_pid(&mut file).map_err(fail)?;
@@ -79,6 +98,50 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // The number of an ended process would be misleading; the lock itself goes with the file.
         let _ = self.file.set_len(0);
+    }
+}
+
+/// An inbox that is held, until this is dropped or the process ends: its own directory, and that no folder around it
+/// becomes one. Nothing is written there. Filesystems that cannot lock a directory (NFS) leave it to the lock in
+/// `working/`.
+#[derive(Debug)]
+pub struct InboxLock {
+    _folders: Vec<File>,
+}
+
+impl InboxLock {
+    /// Takes the lock of `inbox`, which must be there. May block for 0.3 s for it and for each folder around it.
+    pub fn take(inbox: &Path) -> Result<Self, LockError> {
+        let fail = |source: io::Error| LockError::Io { path: inbox.to_path_buf(), source };
+        let real = inbox.canonicalize().map_err(fail)?;
+        let device = |path: &Path| rustix::fs::stat(path).ok().map(|stat| (stat.st_dev, stat.st_mode));
+        let own = device(&real).map(|(dev, _)| dev);
+        let mut folders = Vec::new();
+        folders.extend(hold(&real, FlockOperation::NonBlockingLockExclusive)?);
+        // What lies in an inbox is that daemon's to take. A folder for everybody (/tmp) is nobody's inbox, and others
+        // lock it for other reasons.
+        let around = real.ancestors().skip(1).map(|path| (path, device(path)));
+        for (path, found) in around.take_while(|(_, found)| found.map(|(dev, _)| dev) == own) {
+            if found.is_some_and(|(_, mode)| mode & 0o1000 == 0) {
+                folders.extend(hold(path, FlockOperation::NonBlockingLockShared)?);
+            }
+        }
+        Ok(Self { _folders: folders })
+    }
+}
+
+/// Holds a directory; `None` where it cannot be opened or its filesystem locks none.
+fn hold(path: &Path, how: FlockOperation) -> Result<Option<File>, LockError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(folder) = rustix::fs::open(path, flags, Mode::empty()) else { return Ok(None) };
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match rustix::fs::flock(&folder, how) {
+            Ok(()) => return Ok(Some(folder.into())),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < give_up => std::thread::sleep(PAUSE),
+            Err(Errno::WOULDBLOCK) => return Err(LockError::Taken { path: path.to_path_buf() }),
+            Err(_) => return Ok(None),
+        }
     }
 }
 
@@ -179,6 +242,38 @@ mod tests {
         assert_eq!(holder(&path), None);
         let _lock = Lock::take(&path).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn an_inbox_keeps_others_from_itself_from_what_lies_in_it_and_from_what_is_around_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        std::fs::create_dir_all(at("a/inbox/look")).unwrap();
+        std::fs::create_dir_all(at("a/other")).unwrap();
+        std::os::unix::fs::symlink(at("a/inbox"), at("link")).unwrap();
+        let held = InboxLock::take(&at("a/inbox")).unwrap();
+        for taken in ["a/inbox", "link", "a/inbox/look", "a"] {
+            let error = InboxLock::take(&at(taken)).unwrap_err();
+            assert!(matches!(error, LockError::Taken { .. }), "{taken}: {error}");
+        }
+        InboxLock::take(&at("a/other")).unwrap();
+        drop(held);
+        for free in ["a/inbox", "link", "a/inbox/look", "a"] {
+            InboxLock::take(&at(free)).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(at("a/inbox")).unwrap().count(), 1, "nothing is written");
+    }
+
+    #[test]
+    fn a_lock_that_nobody_ever_took_is_not_made_by_taking_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(WORKING_LOCK);
+        assert!(Lock::take_existing(&path).unwrap().is_none());
+        assert!(!path.exists());
+        drop(Lock::take(&path).unwrap());
+        let held = Lock::take_existing(&path).unwrap();
+        assert!(held.is_some());
+        assert!(matches!(Lock::take_existing(&path).unwrap_err(), LockError::Held { .. }));
     }
 
     /// Runs in a child process of the test below, and does nothing elsewhere.

@@ -59,7 +59,7 @@ pub(super) fn close(state_dir: &Path, book: &mut Book, config: &Config, open: &O
         LockError::Held { .. } => format!(
             "{place} is in work, or its files are lost; what a running daemon holds can't be closed: stop the daemon, then run this again"
         ),
-        LockError::Io { .. } => e.to_string(),
+        e => e.to_string(),
     })?;
     let rests = match rests(config, open) {
         Ok(rests) => rests,

@@ -277,9 +277,20 @@ pub fn judge_lost(endpoint: Endpoint, lost: &Lost) -> Verdict {
 /// Whether an error's text says that something gave up waiting, while the job behind it may have gone on.
 pub fn speaks_of_timeout(text: &str) -> bool {
     let text = text.to_lowercase();
-    ["timeout", "timed out", "time-out", "time out", "timedout", "timing out", "polling"]
-        .iter()
-        .any(|words| text.contains(words))
+    [
+        "timeout",
+        "timed out",
+        "timed_out",
+        "timed-out",
+        "time-out",
+        "time_out",
+        "time out",
+        "timedout",
+        "timing out",
+        "polling",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
 }
 
 fn of_model(reply: &Reply, now: Timestamp) -> Verdict {

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt as _;
 
 use super::AssetUrl;
+use crate::domain::params::Key;
 
 /// A multiple of three, so that the pieces' base64 joins without padding.
 const PIECE: usize = 48 * 1024;
@@ -23,13 +24,16 @@ pub struct Body {
     file: Option<PathBuf>,
     after: Vec<u8>,
     hidden: Vec<AssetUrl>,
+    /// The URL of the reference.
+    sent: Option<String>,
 }
 
 impl Body {
     /// The request as it stands.
     pub fn json(request: &Map<String, Value>) -> Self {
         let before = Value::Object(request.clone()).to_string().into_bytes();
-        Self { before, file: None, after: Vec::new(), hidden: Vec::new() }
+        let sent = request.get(Key::StructureImageUrl.name()).and_then(Value::as_str).map(str::to_owned);
+        Self { before, file: None, after: Vec::new(), hidden: Vec::new(), sent }
     }
 
     /// The request with `key` (`structure_image_url`) holding the picture in `file` as a data URI of
@@ -46,13 +50,13 @@ impl Body {
         before.push_str(&Value::from(key).to_string());
         before.push_str(":\"");
         before.push_str(&data_uri(media_type));
-        Self { before: before.into_bytes(), file: Some(file), after: b"\"}".to_vec(), hidden: Vec::new() }
+        Self { before: before.into_bytes(), file: Some(file), after: b"\"}".to_vec(), hidden: Vec::new(), sent: None }
     }
 
     /// The body of an upload of the picture in `file`.
     pub fn upload(file: PathBuf, media_type: &str) -> Self {
         let before = format!("{{\"data_urls\":[\"{}", data_uri(media_type)).into_bytes();
-        Self { before, file: Some(file), after: b"\"]}".to_vec(), hidden: Vec::new() }
+        Self { before, file: Some(file), after: b"\"]}".to_vec(), hidden: Vec::new(), sent: None }
     }
 
     /// The same of a small picture that is in memory.
@@ -66,7 +70,7 @@ impl Body {
         let coded = STANDARD.encode_slice(picture, &mut before[begin..end]);
         debug_assert_eq!(coded, Ok(end - begin));
         before[end..].copy_from_slice(tail);
-        Self { before, file: None, after: Vec::new(), hidden: Vec::new() }
+        Self { before, file: None, after: Vec::new(), hidden: Vec::new(), sent: None }
     }
 
     /// Blacks `asset` out of everything that the service says about this request.
@@ -74,6 +78,11 @@ impl Body {
     pub fn hiding(mut self, asset: AssetUrl) -> Self {
         self.hidden.push(asset);
         self
+    }
+
+    /// The URL of the reference that travels with it.
+    pub(super) fn sent(&self) -> Option<String> {
+        self.sent.clone()
     }
 
     pub(super) fn hidden(&self) -> Vec<AssetUrl> {

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::Value;
+use url::Url;
 
 use super::sniff::{SNIFF, sniff};
 
@@ -33,6 +34,9 @@ const KNOWN: [&str; 19] = [
 /// Keys that hold a URL and nothing else worth a look.
 const URL_KEYS: [&str; 7] = ["image", "images", "image_url", "output_url", "url", "urls", "result_url"];
 
+/// Where an upload's reply has its URLs.
+const ASSETS: [&str; 4] = ["file_urls", "urls", "file_url", "url"];
+
 /// What was asked, echoed: never the result.
 const ECHO: [&str; 7] = ["input", "inputs", "request", "params", "parameters", "structure_image_url", "prompt"];
 
@@ -49,14 +53,15 @@ pub(super) enum Found<'a> {
     Odd(&'a str),
 }
 
-/// What `json` says.
-pub(super) fn find(json: &Value) -> Option<Found<'_>> {
-    if let Some(found) = known(json) {
+/// What `json` says. `sent`: the URL of the reference, which is no result wherever it comes back.
+pub(super) fn find<'a>(json: &'a Value, sent: Option<&str>) -> Option<Found<'a>> {
+    let result = |text: &'a str| candidate(text).filter(|_| !is_sent(text, sent));
+    if let Some(found) = known(json, &result) {
         return Some(found);
     }
     let refused = ["error", "errors", "detail"].iter().any(|key| json.get(key).is_some_and(says_something));
     let spoke = refused || json.get("message").is_some_and(says_something);
-    if let Some(found) = anywhere(json, &|text| match candidate(text) {
+    if let Some(found) = anywhere(json, &|text| match result(text) {
         // Beside an error's text a URL under a strange name leads to its documentation, not to a picture.
         Some(Found::Url(url)) if spoke && !names_a_picture(url) => None,
         found => found,
@@ -66,7 +71,21 @@ pub(super) fn find(json: &Value) -> Option<Found<'_>> {
     if refused {
         return Some(Found::Refusal);
     }
-    odd(json).or_else(|| spoke.then_some(Found::Refusal))
+    let place = |text: &'a str| {
+        let fits = !text.is_empty() && text.len() <= 2048 && !is_sent(text, sent) && (!spoke || names_a_picture(text));
+        fits.then_some(Found::Odd(text))
+    };
+    odd(json, &place).or_else(|| spoke.then_some(Found::Refusal))
+}
+
+/// Whether this is the URL that was sent, whatever way it is written.
+pub(super) fn is_sent(text: &str, sent: Option<&str>) -> bool {
+    let url = |text: &str| {
+        let mut url = Url::parse(text.trim()).ok()?;
+        url.set_fragment(None);
+        Some(url)
+    };
+    sent.is_some_and(|sent| text.trim() == sent || url(text).is_some_and(|text| url(sent) == Some(text)))
 }
 
 /// The first https URL (http too, where `http` is allowed) in an upload's reply.
@@ -79,10 +98,7 @@ pub(super) fn asset_url(json: &Value, http: bool) -> Option<&str> {
         Some(Found::Url(url)) if fits(url) => Some(Found::Url(url)),
         _ => None,
     };
-    let found = ["file_urls", "urls", "file_url", "url"]
-        .iter()
-        .find_map(|key| anywhere(json.get(key)?, &pick))
-        .or_else(|| anywhere(json, &pick));
+    let found = ASSETS.iter().find_map(|key| anywhere(json.get(key)?, &pick)).or_else(|| anywhere(json, &pick));
     match found {
         Some(Found::Url(url)) => Some(url),
         _ => None,
@@ -136,11 +152,11 @@ fn says_something(value: &Value) -> bool {
     }
 }
 
-fn known(json: &Value) -> Option<Found<'_>> {
+fn known<'a>(json: &'a Value, pick: &dyn Fn(&'a str) -> Option<Found<'a>>) -> Option<Found<'a>> {
     match json {
-        Value::String(text) => candidate(text),
-        Value::Array(items) => items.iter().find_map(known),
-        Value::Object(map) => KNOWN.iter().find_map(|key| known(map.get(*key)?)),
+        Value::String(text) => pick(text),
+        Value::Array(items) => items.iter().find_map(|item| known(item, pick)),
+        Value::Object(map) => KNOWN.iter().find_map(|key| known(map.get(*key)?, pick)),
         _ => None,
     }
 }
@@ -156,22 +172,60 @@ fn anywhere<'a>(json: &'a Value, pick: &dyn Fn(&'a str) -> Option<Found<'a>>) ->
     }
 }
 
-fn odd(json: &Value) -> Option<Found<'_>> {
-    fn first(json: &Value) -> Option<Found<'_>> {
+fn odd<'a>(json: &'a Value, pick: &dyn Fn(&'a str) -> Option<Found<'a>>) -> Option<Found<'a>> {
+    fn first<'a>(json: &'a Value, pick: &dyn Fn(&'a str) -> Option<Found<'a>>) -> Option<Found<'a>> {
         match json {
-            Value::String(text) if !text.trim().is_empty() && text.len() <= 2048 => Some(Found::Odd(text.trim())),
-            Value::Array(items) => items.iter().find_map(first),
+            Value::String(text) => pick(text.trim()),
+            Value::Array(items) => items.iter().find_map(|item| first(item, pick)),
             _ => None,
         }
     }
     match json {
-        Value::Array(items) => items.iter().find_map(odd),
+        Value::Array(items) => items.iter().find_map(|item| odd(item, pick)),
         Value::Object(map) => URL_KEYS
             .iter()
-            .find_map(|key| first(map.get(*key)?))
-            .or_else(|| KNOWN.iter().find_map(|key| odd(map.get(*key)?))),
+            .find_map(|key| first(map.get(*key)?, pick))
+            .or_else(|| KNOWN.iter().find_map(|key| odd(map.get(*key)?, pick))),
         _ => None,
     }
+}
+
+/// Whether a text in `json` speaks of it. Keys say nothing.
+pub(super) fn says(json: &Value, of: &dyn Fn(&str) -> bool) -> bool {
+    match json {
+        Value::String(text) => of(text),
+        Value::Array(items) => items.iter().any(|item| says(item, of)),
+        Value::Object(map) => map.values().any(|value| says(value, of)),
+        _ => false,
+    }
+}
+
+/// Every URL where an upload's reply has assets.
+pub(super) fn asset_urls(json: &Value) -> Vec<String> {
+    fn all(json: &Value, into: &mut Vec<String>) {
+        match json {
+            Value::String(text) => into.push(text.trim().to_owned()),
+            Value::Array(items) => items.iter().for_each(|item| all(item, into)),
+            Value::Object(map) => map.values().for_each(|value| all(value, into)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    match json {
+        Value::Array(items) => items.iter().for_each(|item| found.extend(asset_urls(item))),
+        Value::Object(map) => {
+            for (key, value) in map {
+                if ASSETS.contains(&key.as_str()) {
+                    all(value, &mut found);
+                } else {
+                    found.extend(asset_urls(value));
+                }
+            }
+        }
+        _ => {}
+    }
+    found.retain(|text| text.contains("://"));
+    found
 }
 
 /// What a string is, if it can be a result.
@@ -281,7 +335,7 @@ mod tests {
             json!({"image": null, "output": {"x": u}}),
         ];
         for shape in shapes {
-            assert_eq!(find(&shape), Some(Found::Url(u)), "{shape}");
+            assert_eq!(find(&shape, None), Some(Found::Url(u)), "{shape}");
         }
     }
 
@@ -301,7 +355,7 @@ mod tests {
         ];
         for form in forms {
             for shape in [json!({"data": [{"b64_json": form}]}), json!({"image": form}), json!({"strange": [form]})] {
-                let Some(Found::Encoded(text)) = find(&shape) else { panic!("{}", &shape.to_string()[..60]) };
+                let Some(Found::Encoded(text)) = find(&shape, None) else { panic!("{}", &shape.to_string()[..60]) };
                 let mut out = Vec::new();
                 decode(text, &mut |bytes| {
                     out.extend_from_slice(bytes);
@@ -327,10 +381,12 @@ mod tests {
             json!({"error": "no", "images": []}),
             json!({"error": "no", "docs": "https://docs.example/errors"}),
             json!({"error": "no", "url": "/docs"}),
+            json!({"message": "no", "url": "/docs/moderation"}),
+            json!({"message": "no", "image": "N/A"}),
             json!({"error": "no", "request": {"image": "https://in.example/a.png"}}),
         ];
         for json in refusals {
-            assert_eq!(find(&json), Some(Found::Refusal), "{json}");
+            assert_eq!(find(&json, None), Some(Found::Refusal), "{json}");
         }
         for json in [
             json!({}),
@@ -341,15 +397,39 @@ mod tests {
             json!({"status": "ok"}),
             json!({"image": ""}),
         ] {
-            assert_eq!(find(&json), None, "{json}");
+            assert_eq!(find(&json, None), None, "{json}");
         }
         for json in [
             json!({"image_url": "/x.png"}),
             json!({"images": [{"url": "/x.png"}]}),
             json!({"message": "ok", "url": " /x.png "}),
         ] {
-            assert_eq!(find(&json), Some(Found::Odd("/x.png")), "{json}");
+            assert_eq!(find(&json, None), Some(Found::Odd("/x.png")), "{json}");
         }
+    }
+
+    #[test]
+    fn the_reference_that_was_sent_is_no_result_wherever_it_comes_back() {
+        let sent = "https://assets.example/u/a%20b.jpg";
+        for text in [sent, " https://ASSETS.example/u/a%20b.jpg#x ", "https://assets.example:443/u/a b.jpg"] {
+            for key in ["image_url", "url", "reference", "image"] {
+                let refused = json!({"error": "could not download the reference", key: text});
+                assert_eq!(find(&refused, Some(sent)), Some(Found::Refusal), "{refused}");
+                let alone = json!({key: text});
+                assert_eq!(find(&alone, Some(sent)), None, "{alone}");
+                let beside = json!({key: text, "result": "https://out.example/r.png"});
+                assert_eq!(find(&beside, Some(sent)), Some(Found::Url("https://out.example/r.png")), "{beside}");
+            }
+        }
+        let other = json!({"image_url": "https://assets.example/u/other.jpg"});
+        assert!(matches!(find(&other, Some(sent)), Some(Found::Url(_))));
+    }
+
+    #[test]
+    fn all_that_an_upload_names_is_an_asset() {
+        let json = json!({"data": [{"file_urls": ["https://a.example/1", "no"]}], "url": {"x": "http://b.example/2"},
+                          "docs": "https://docs.example/"});
+        assert_eq!(asset_urls(&json), ["https://a.example/1", "http://b.example/2"]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub use reply::{Held, Received, write_small};
 pub use sniff::{PictureKind, sniff};
 
 use self::http::{Connections, Incoming, ProxySetting, Use, lost};
-use self::reply::{Content, read_json, read_result, read_words};
+use self::reply::{Content, Words, read_json, read_result, read_words};
 use crate::domain::verdict::{
     BodyKind, Credits, Endpoint, Lost, MAX_WORDS, NotSent, NotSentKind, Receipt, Reply, Verdict, judge, judge_credits,
     judge_lost, speaks_of_timeout, tidy,
@@ -183,9 +183,9 @@ impl Client {
 
     async fn ask(&self, key: &ApiKey, body: Body, into: &Path, max_bytes: u64, leave: bool) -> CallOutcome {
         let started = Instant::now();
-        let hidden = body.hidden();
+        let (hidden, sent) = (body.hidden(), body.sent());
         let mut rest = Rest::default();
-        let (verdict, kept, receipt) = self.call(key, body, into, max_bytes, leave, &hidden, &mut rest).await;
+        let (verdict, kept, receipt) = self.call(key, body, into, max_bytes, leave, (&hidden, sent), &mut rest).await;
         let (picture, held) = match kept {
             Some(Ok(received)) => (Some(received), None),
             Some(Err(held)) => (None, Some(held)),
@@ -204,7 +204,7 @@ impl Client {
         into: &Path,
         max_bytes: u64,
         leave: bool,
-        hidden: &[AssetUrl],
+        (hidden, sent): (&[AssetUrl], Option<String>),
         rest: &mut Rest,
     ) -> (Verdict, Option<Result<Received, Held>>, Receipt) {
         let started = Instant::now();
@@ -215,13 +215,16 @@ impl Client {
         };
         let after = started.elapsed();
         let mut receipt = Receipt::read(|name| header(&response, name));
+        // It goes into note, log and provenance.
+        let name_of = |id: &str| tidy(&clean(id), 200);
+        receipt.request_id = receipt.request_id.as_deref().map(name_of);
         let mut reply = begun(&response, after);
         if reply.status == 200 {
             let content_type = tidy(header(&response, CONTENT_TYPE.as_str()).unwrap_or_default(), 100);
             let answer =
-                read_result(Incoming::new(response, self.timeout), &content_type, into, max_bytes, leave).await;
+                read_result(Incoming::new(response, self.timeout), &content_type, into, max_bytes, leave, sent).await;
             said(&mut reply, answer.words.as_deref(), &clean);
-            receipt.request_id = receipt.request_id.or_else(|| answer.request_id.map(|id| tidy(&id, 200)));
+            receipt.request_id = receipt.request_id.or_else(|| answer.request_id.as_deref().map(name_of));
             reply.body = match answer.content {
                 Content::Picture(received) => return (Verdict::Picture, Some(Ok(received)), receipt),
                 Content::Small(received, picture) => {
@@ -238,7 +241,9 @@ impl Client {
                 }
             };
         } else {
-            said(&mut reply, read_words(Incoming::new(response, self.timeout)).await.as_deref(), &clean);
+            let Words { said: words, gave_up, .. } = read_words(Incoming::new(response, self.timeout)).await;
+            said(&mut reply, words.as_deref(), &clean);
+            reply.gave_up |= gave_up;
         }
         (judge(Endpoint::Model, &reply, Timestamp::now()), None, receipt)
     }
@@ -256,6 +261,8 @@ impl Client {
         if matches!(reply.status, 200..=299) {
             match read_json(incoming).await {
                 Ok(json) => {
+                    let assets: Vec<_> = find::asset_urls(&json).into_iter().map(AssetUrl::new).collect();
+                    let clean = |text: &str| safe(text, key, &assets);
                     // Nothing is billed here, so any success that names a URL is one.
                     if let Some(url) = find::asset_url(&json, guard::is_loopback(&self.upload_url)) {
                         return UploadOutcome::Done(AssetUrl::new(url));
@@ -275,7 +282,9 @@ impl Client {
                 Err((words, _)) => said(&mut reply, words.as_deref(), &clean),
             }
         } else {
-            said(&mut reply, read_words(incoming).await.as_deref(), &clean);
+            let Words { said: words, assets, .. } = read_words(incoming).await;
+            let assets: Vec<_> = assets.into_iter().map(AssetUrl::new).collect();
+            said(&mut reply, words.as_deref(), &|text: &str| safe(text, key, &assets));
         }
         UploadOutcome::Failed(judge(Endpoint::Upload, &reply, Timestamp::now()))
     }

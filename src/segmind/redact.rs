@@ -1,5 +1,6 @@
 //! Blacks out what must not stand in notes and logs: the key, asset URLs, queries of URLs, inline pictures.
 
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::key::ApiKey;
@@ -25,10 +26,97 @@ pub fn redact(text: &str, key: Option<&ApiKey>, assets: &[&str]) -> String {
                     text = text.replace(part, ASSET);
                 }
             }
+            for part in parts(&url) {
+                text = text.replace(&part, ASSET);
+            }
             hosts.extend(url.host_str().map(str::to_owned));
         }
     }
-    urls(&text, &hosts)
+    urls(&without_disguised(&text, assets, &hosts), &hosts)
+}
+
+/// What of an asset's path names it, or its owner, by itself: its ends of two segments and more, and e-mail addresses.
+fn parts(url: &Url) -> Vec<String> {
+    let path = percent_decode_str(url.path()).decode_utf8_lossy().into_owned();
+    let ends = |path: &str| {
+        let slashes: Vec<_> = path.match_indices('/').map(|(at, _)| at).collect();
+        let ends = slashes.iter().rev().skip(1).map(|at| path[at + 1..].to_owned()).collect::<Vec<_>>();
+        ends.into_iter().filter(|end| end.len() >= 8)
+    };
+    let mut parts: Vec<String> = ends(url.path()).chain(ends(&path)).collect();
+    // The longest first, so that no rest stays.
+    parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
+    parts.extend(path.split('/').filter(|segment| segment.contains('@')).map(str::to_owned));
+    parts
+}
+
+/// Without the words in which an asset stands percent-encoded or with entities of HTML.
+fn without_disguised(text: &str, assets: &[&str], hosts: &[String]) -> String {
+    let urls = || assets.iter().filter_map(|asset| Url::parse(asset).ok());
+    let mut secrets: Vec<String> = assets.iter().map(|asset| (*asset).to_owned()).collect();
+    secrets.extend(urls().flat_map(|url| parts(&url)));
+    secrets.extend(hosts.iter().map(|host| format!("://{host}")));
+    secrets.retain(|secret| !secret.is_empty());
+    if secrets.is_empty() || !text.contains(['%', '&']) {
+        return text.to_owned();
+    }
+    let stop = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`' | '|');
+    text.split_inclusive(stop)
+        .map(|word| {
+            let bare = word.trim_end_matches(stop);
+            let tail = &word[bare.len()..];
+            if is_disguised(bare, &secrets) { format!("{ASSET}{tail}") } else { word.to_owned() }
+        })
+        .collect()
+}
+
+fn is_disguised(word: &str, secrets: &[String]) -> bool {
+    let mut plain = word.to_owned();
+    // As often as anybody encodes what is encoded already.
+    for _ in 0..3 {
+        let next = entities(&percent_decode_str(&plain).decode_utf8_lossy());
+        if next == plain {
+            return false;
+        }
+        if secrets.iter().any(|secret| next.contains(secret)) {
+            return true;
+        }
+        plain = next;
+    }
+    false
+}
+
+/// With the characters for which HTML's entities stand, as far as URLs and addresses have them.
+fn entities(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('&') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let end = rest.char_indices().take(10).find(|(_, c)| *c == ';').map(|(end, _)| end);
+        let number = |name: &str| {
+            let name = name.strip_prefix('#')?;
+            let hex = name.strip_prefix(['x', 'X']);
+            let code = hex.map_or_else(|| name.parse(), |hex| u32::from_str_radix(hex, 16));
+            char::from_u32(code.ok()?)
+        };
+        let meant = end.and_then(|end| match &rest[1..end] {
+            "amp" => Some('&'),
+            "sol" => Some('/'),
+            "colon" => Some(':'),
+            "commat" => Some('@'),
+            "period" => Some('.'),
+            name => number(name),
+        });
+        let (plain, taken) = match (meant, end) {
+            (Some(c), Some(end)) => (c, end + 1),
+            _ => ('&', 1),
+        };
+        out.push(plain);
+        rest = &rest[taken..];
+    }
+    out.push_str(rest);
+    out
 }
 
 fn urls(text: &str, hosts: &[String]) -> String {
@@ -100,10 +188,18 @@ mod tests {
             ("HTTPS://ASSETS.example/x", "[asset URL]"),
             ("at assets.example/u/me@example.org/pic.jpg?sig=abc", "at [asset URL]"),
             ("at /u/me@example.org/pic.jpg gone", "at [asset URL] gone"),
+            ("for me@example.org/pic.jpg, and for me@example.org", "for [asset URL], and for [asset URL]"),
+            ("at /fetch?u=https%3A%2F%2Fassets.example%2Fu%2Fme%40example.org%2Fpic.jpg now", "at [asset URL] now"),
+            ("at https%253A%252F%252Fassets.example%252Fother", "at [asset URL]"),
+            ("<i>https:&#x2F;&#47;assets.example&sol;u&#x2f;me&#64;example.org</i>", "<i>[asset URL]</i>"),
+            (
+                "pic.jpg is 100% black & white; 5 &lt; 7 &#x; &#99999999;",
+                "pic.jpg is 100% black & white; 5 &lt; 7 &#x; &#99999999;",
+            ),
             ("see https://docs.example/a?token=1#x, please", "see https://docs.example/a?[…], please"),
             ("see (https://docs.example/a)", "see (https://docs.example/a)"),
             ("https://u:p@docs.example/a", "https://docs.example/a"),
-            ("https://other.example/me%40example.org", "[URL]"),
+            ("https://other.example/you%40example.org", "[URL]"),
             ("url data:image/png;base64,AAAA== bad", "url [inline data] bad"),
             ("no data: here, http:// neither", "no data: here, [URL] neither"),
             ("ünï https://", "ünï [URL]"),

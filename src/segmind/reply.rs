@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::find::{Found, candidate, decode, find, words};
+use super::find::{Found, asset_urls, candidate, decode, find, is_sent, says, words};
 use super::http::{Ended, Incoming};
 use super::sniff::{PictureKind, SNIFF, sniff};
-use crate::domain::verdict::tidy;
+use crate::domain::verdict::{speaks_of_timeout, tidy};
 
 /// The longest JSON that is looked into: base64 of a picture may be in it.
 const MAX_JSON: u64 = 64 << 20;
@@ -86,13 +86,14 @@ fn unusable(what: impl Into<String>, lost: bool) -> Content {
 }
 
 /// Reads the answer of a successful model call. A picture goes to `into`, `max_bytes` at most; where none
-/// came, nothing is left there. `leave`: one that comes in one piece is not written.
+/// came, nothing is left there. `leave`: one that comes in one piece is not written. `sent`: the URL of the reference.
 pub(super) async fn read_result(
     mut body: Incoming,
     content_type: &str,
     into: &Path,
     max_bytes: u64,
     leave: bool,
+    sent: Option<String>,
 ) -> Answer {
     let head = match body.head(SNIFF).await {
         Ok(head) => head,
@@ -117,16 +118,37 @@ pub(super) async fn read_result(
     let (content_type, into) = (content_type.to_owned(), into.to_path_buf());
     // Megabytes of JSON and base64 are work for a thread of their own.
     let work = tokio::task::spawn_blocking(move || match broke_off {
-        Some(how) => picture_of_broken(&bytes, how, &into, max_bytes),
-        None => interpret(&bytes, &content_type, &into, max_bytes),
+        Some(how) => picture_of_broken(&bytes, how, &into, max_bytes, sent.as_deref()),
+        None => interpret(&bytes, &content_type, &into, max_bytes, sent.as_deref()),
     });
     work.await.unwrap_or_else(|_| unusable("the answer could not be read", false).into())
 }
 
+/// What an answer says that is no success.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Words {
+    /// Its words, not redacted and not bounded.
+    pub(super) said: Option<String>,
+    /// Whether anything in it speaks of a timeout, whatever place it has there.
+    pub(super) gave_up: bool,
+    /// URLs where an upload has its assets.
+    pub(super) assets: Vec<String>,
+}
+
 /// Reads the words of an answer that is no success. A body that breaks off says what it said until then.
-pub(super) async fn read_words(mut body: Incoming) -> Option<String> {
+pub(super) async fn read_words(mut body: Incoming) -> Words {
     let (bytes, _) = body.rest(Vec::new(), MAX_ERROR).await;
-    error_words(&bytes)
+    words_of(&bytes)
+}
+
+fn words_of(bytes: &[u8]) -> Words {
+    let said = error_words(bytes);
+    let (gave_up, assets) = match serde_json::from_slice::<Value>(bytes) {
+        Ok(json) => (says(&json, &speaks_of_timeout), asset_urls(&json)),
+        Err(_) => (false, Vec::new()),
+    };
+    let gave_up = gave_up || said.as_deref().is_some_and(speaks_of_timeout);
+    Words { said, gave_up, assets }
 }
 
 /// Reads JSON of at most a megabyte. The other half is what was said, or what went wrong.
@@ -294,10 +316,10 @@ fn to_disk(place: Place, into: &Path, written: u64, pieces: Vec<u8>) -> Result<P
 
 /// An answer that broke off. JSON that has its own end came whole, and only the connection's end is missing; a
 /// bare URL or bare base64 may have been cut anywhere, so it is none.
-fn picture_of_broken(bytes: &[u8], how: String, into: &Path, max_bytes: u64) -> Answer {
+fn picture_of_broken(bytes: &[u8], how: String, into: &Path, max_bytes: u64, sent: Option<&str>) -> Answer {
     let bytes = without_mark(bytes);
     let json: Option<Value> = is_modest(bytes).then(|| serde_json::from_slice(bytes).ok()).flatten();
-    let content = json.as_ref().and_then(find).map(|found| taken(found, into, max_bytes));
+    let content = json.as_ref().and_then(|json| find(json, sent)).map(|found| taken(found, into, max_bytes));
     match (json, content) {
         (Some(json), Some(content @ (Content::Picture(_) | Content::Link(_) | Content::Held(_)))) => {
             Answer { content, words: words(&json), request_id: request_id(&json) }
@@ -315,7 +337,7 @@ fn request_id(json: &Value) -> Option<String> {
     ["request_id", "requestId"].iter().find_map(|key| json.get(*key)?.as_str().map(str::to_owned))
 }
 
-fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64) -> Answer {
+fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64, sent: Option<&str>) -> Answer {
     let bytes = without_mark(bytes);
     if !is_modest(bytes) {
         return unusable(far_too_many(bytes), false).into();
@@ -323,7 +345,8 @@ fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64) -> A
     let json: Option<Value> = serde_json::from_slice(bytes).ok();
     let Some(json) = json else {
         // A bare URL or bare base64, as some services answer.
-        let found = std::str::from_utf8(bytes).ok().and_then(candidate);
+        let text = std::str::from_utf8(bytes).ok().filter(|text| !is_sent(text, sent));
+        let found = text.and_then(candidate);
         let content = match found {
             Some(found) => taken(found, into, max_bytes),
             None => unusable(described(bytes, content_type), false),
@@ -331,7 +354,7 @@ fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64) -> A
         let words = error_words(&bytes[..bytes.len().min(MAX_ERROR)]);
         return Answer { words, content, request_id: None };
     };
-    let content = match find(&json) {
+    let content = match find(&json, sent) {
         Some(found) => taken(found, into, max_bytes),
         None => unusable(format!("the answer was JSON without a picture: {}", start(bytes)), false),
     };
@@ -477,6 +500,30 @@ fn without_tags(html: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeout_is_heard_wherever_it_stands() {
+        for body in [
+            r#"{"error":"Generation failed","details":"Polling timed out after 100 s"}"#,
+            r#"{"error":{"code":"TIMEOUT","message":"generation failed"}}"#,
+            r#"{"message":"Upstream failed","type":"gateway_timeout"}"#,
+            r#"{"error":"JOB_TIMED_OUT"}"#,
+            r#"[{"x":{"y":["time-out"]}}]"#,
+            r#"{"error":"cut, and it said polling"#,
+            "<html><body>504 Gateway Time-out</body></html>",
+            "upstream request timeout",
+        ] {
+            assert!(words_of(body.as_bytes()).gave_up, "{body}");
+        }
+        for body in [
+            "",
+            r#"{"error":"busy","timeout":30}"#,
+            "<html><script>setTimeout(f, 1)</script>503 Service Unavailable</html>",
+            r#"{"error":"sometimes"}"#,
+        ] {
+            assert!(!words_of(body.as_bytes()).gave_up, "{body}");
+        }
+    }
 
     #[test]
     fn an_error_pages_text_is_what_a_person_would_read() {

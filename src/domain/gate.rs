@@ -153,6 +153,8 @@ pub struct Gate {
     message: String,
     in_a_row: VecDeque<Place>,
     rates: u32,
+    /// The service asked that nothing be sent before, whatever else pauses or goes on by then.
+    not_before: Mono,
 }
 
 /// A pause, for `status`.
@@ -180,6 +182,7 @@ impl Gate {
             message: String::new(),
             in_a_row: VecDeque::new(),
             rates: 0,
+            not_before: Mono::default(),
         }
     }
 
@@ -209,6 +212,7 @@ impl Gate {
         }
         match &self.state {
             State::Open => May::All,
+            State::Trial { sent: None, .. } if now < self.not_before => May::Nothing,
             State::Trial { sent: None, .. } => May::One { not: self.culprit.clone() },
             State::Trial { .. } | State::Waiting { .. } | State::Paused { .. } => May::Nothing,
         }
@@ -286,13 +290,13 @@ impl Gate {
                 self.in_a_row.clear();
                 self.rates = 0;
                 if trial.is_some() {
-                    self.open();
+                    self.open(now);
                 }
                 Treatment::Counts
             }
             Outcome::Fault => {
                 if trial.is_some() {
-                    self.open();
+                    self.open(now);
                 }
                 Treatment::Counts
             }
@@ -303,7 +307,7 @@ impl Gate {
             Outcome::Rate { wait, long } => {
                 self.rates += 1;
                 let asked = wait.unwrap_or_else(|| backoff(self.rates)).min(HOUR);
-                self.wait(now + asked, *long, message, wall);
+                self.wait(drop, now + asked, *long, message, wall);
                 Treatment::Counts
             }
             Outcome::Retry | Outcome::Unconfirmed { trouble: true } => {
@@ -350,6 +354,7 @@ impl Gate {
         match self.state {
             State::Waiting { until, .. } => Some(until),
             State::Paused { next_probe, probing: false, .. } => Some(next_probe),
+            State::Trial { sent: None, .. } => Some(self.not_before),
             _ => None,
         }
     }
@@ -379,20 +384,29 @@ impl Gate {
         Treatment::Counts
     }
 
-    fn open(&mut self) {
-        self.state = State::Open;
+    fn open(&mut self, now: Mono) {
+        let asked = self.not_before > now;
+        self.state = match self.state {
+            State::Trial { since, .. } if asked => State::Waiting { until: self.not_before, long: false, since },
+            _ => State::Open,
+        };
         self.culprit = None;
         self.message.clear();
     }
 
-    fn wait(&mut self, until: Mono, long: bool, message: &str, wall: Timestamp) {
+    fn wait(&mut self, drop: &Place, until: Mono, long: bool, message: &str, wall: Timestamp) {
+        self.not_before = self.not_before.max(until);
+        // Where one drop is the probe when the wait is over, it is another one.
+        if long || !matches!(self.state, State::Open) {
+            self.culprit = Some(drop.clone());
+        }
         match &mut self.state {
             // Several answers may ask at once: the latest end holds.
             State::Waiting { until: already, long: was, .. } => {
                 *already = (*already).max(until);
                 *was |= long;
             }
-            // A pause for another reason outlasts it.
+            // A pause for another reason goes on by its own rules, but not before the wait is over.
             State::Paused { .. } => {}
             State::Open => self.state = State::Waiting { until, long, since: wall },
             // Still one drop at a time when the wait is over.

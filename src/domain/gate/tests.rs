@@ -135,3 +135,50 @@ fn any_answer_proves_the_network() {
         assert_eq!(matches!(gate.may(at(60)), May::One { .. }), may, "{answer:?}");
     }
 }
+
+#[test]
+fn a_wait_that_is_asked_for_during_a_pause_is_kept_when_the_pause_is_over() {
+    let rate = |s| Outcome::Rate { wait: Some(Duration::from_secs(s)), long: false };
+    let mut gate = gate();
+    say(&mut gate, "a", Outcome::Pause(Why::Key), true, 0);
+    say(&mut gate, "b", rate(100), true, 1);
+    assert!(gate.probe_due(at(60)));
+    gate.credits(Credits::Good, at(60));
+    assert_eq!(gate.may(at(61)), May::Nothing, "the service asked to wait");
+    assert_eq!(gate.next_wake(), Some(at(101)));
+    assert_eq!(gate.may(at(101)), May::One { not: Some(place("b")) });
+    // The same of one that was out when the trial was sent.
+    gate.sent(&place("c"));
+    say(&mut gate, "d", rate(50), true, 110);
+    assert_eq!(gate.may(at(159)), May::Nothing);
+    assert_eq!(gate.may(at(160)), May::One { not: Some(place("d")) });
+    gate.sent(&place("c"));
+    say(&mut gate, "c", Outcome::Success, true, 161);
+    assert_eq!(gate.may(at(161)), May::All);
+}
+
+#[test]
+fn a_success_does_not_shorten_a_wait() {
+    let mut gate = gate();
+    say(&mut gate, "a", Outcome::Pause(Why::Endpoint), true, 0);
+    assert!(!gate.probe_due(at(60)));
+    gate.sent(&place("b"));
+    // Asked for before the trial, by one whose answer came late: the trial was on its way by then.
+    gate.not_before = at(100);
+    say(&mut gate, "b", Outcome::Success, true, 70);
+    assert_eq!(gate.may(at(99)), May::Nothing);
+    assert_eq!(gate.may(at(100)), May::All);
+}
+
+#[test]
+fn who_is_told_to_wait_as_the_probe_lets_others_go_first() {
+    let mut gate = gate();
+    say(&mut gate, "a", Outcome::Pause(Why::Endpoint), true, 0);
+    assert!(!gate.probe_due(at(60)));
+    gate.sent(&place("c"));
+    say(&mut gate, "c", Outcome::Rate { wait: Some(Duration::from_secs(1)), long: false }, true, 61);
+    assert_eq!(gate.may(at(62)), May::One { not: Some(place("c")) });
+    let mut gate = self::gate();
+    say(&mut gate, "c", Outcome::Rate { wait: Some(Duration::from_secs(7200)), long: true }, true, 0);
+    assert_eq!(gate.may(at(3600)), May::One { not: Some(place("c")) });
+}

@@ -110,7 +110,8 @@ pub fn next(
 
 /// A try that counts and was surely not billed: again after a delay, or the end.
 fn once_more(shot: &Shot, message: &str, policy: Policy, now: Timestamp, jitter: f64) -> ShotEvent {
-    let attempts = shot.attempts + 1;
+    // Each send counts, also one of which nobody knows whether it was billed.
+    let attempts = shot.attempts + shot.unconfirmed + 1;
     if attempts >= policy.max_attempts {
         return ShotEvent::Fail { reason: format!("{message} (tried {attempts} times)"), billed: Billed::No };
     }

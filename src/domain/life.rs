@@ -102,6 +102,9 @@ pub struct Shot {
     pub state: ShotState,
     /// Sends whose answer counted against `max_attempts`.
     pub attempts: u32,
+    /// Sends in all. Not counted by versions that did not know it.
+    #[serde(default)]
+    pub sends: u32,
     /// Sends of which nobody knows whether they were billed.
     pub unconfirmed: u32,
     /// Whether a cached upload was already replaced because of this shot's refusal.
@@ -230,6 +233,7 @@ impl Shot {
             seed,
             state: ShotState::Due { not_before: None },
             attempts: 0,
+            sends: 0,
             unconfirmed: 0,
             reuploaded: false,
             first_sent: None,
@@ -247,11 +251,13 @@ impl Shot {
             (S::Due { .. }, ShotEvent::Send { at }) => {
                 next.first_sent = self.first_sent.or(Some(at));
                 next.last_sent = Some(at);
+                next.sends = self.sends.saturating_add(1);
                 // The price of an earlier answer is not this one's.
                 next.receipt = Receipt::default();
                 S::Sending { since: at }
             }
-            (S::Sending { .. }, ShotEvent::GiveBack { not_before, counts }) => {
+            // Due already where something had to be found out after its answer was read.
+            (S::Sending { .. } | S::Due { .. }, ShotEvent::GiveBack { not_before, counts }) => {
                 next.attempts += u32::from(counts);
                 S::Due { not_before }
             }

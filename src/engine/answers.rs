@@ -63,7 +63,9 @@ impl Engine {
         if let Some(work) = self.works.get_mut(&id)
             && let Some(shot) = work.shot(no).cloned()
         {
-            work.set(Shot { receipt: outcome.receipt.clone(), ..shot });
+            // One that surely did not leave is no send.
+            let sends = shot.sends.saturating_sub(u32::from(not_sent));
+            work.set(Shot { receipt: outcome.receipt.clone(), sends, ..shot });
             work.answered.insert(no, now);
             if let Some(held) = outcome.held {
                 tracing::warn!(drop = %work.place, reason = %held.why, "a picture came that the disk does not take: it is kept in memory until it does");
@@ -104,6 +106,8 @@ impl Engine {
             Treatment::Counts
         };
         let Some((shot, cached)) = self.drop_event_shot(id, no) else { return };
+        let had_old_url = self.works.get_mut(&id).is_some_and(|work| work.with_old_url.remove(&no));
+        let cached = cached || had_old_url;
         let wall = self.ctx.clock.wall();
         match answer::next(&shot, verdict, treatment, self.policy(), cached, wall, Self::jitter()) {
             Next::Keep if keeps => {}
@@ -121,23 +125,55 @@ impl Engine {
             }
             Next::Ask => {
                 let (ctx, message) = (self.ctx.clone(), answer::message(verdict).to_owned());
+                let due = self.due_while_it_waits(id, &shot);
                 self.spawn(async move {
+                    send::record(&ctx, id, due).await;
                     let credits = ask_credits(&ctx).await;
                     ctx.send(Event::Asked { drop: id, shot: no, message, credits }).await;
                 });
             }
+            // It was uploaded again while this one was out.
+            Next::UploadAgain if had_old_url => self.send_with_new_url(id, no),
             Next::UploadAgain => {
-                tracing::info!(drop = %place, "its reference was uploaded for an earlier drop and may be gone: uploaded again, sent once more");
-                if let Some(work) = self.works.get(&id) {
-                    let (ctx, open, frozen) = (self.ctx.clone(), work.open.clone(), work.frozen.clone());
-                    let refusal = answer::message(verdict).to_owned();
-                    self.spawn(send::upload_again(ctx, open, frozen, shot, refusal));
+                let (ctx, due) = (self.ctx.clone(), self.due_while_it_waits(id, &shot));
+                let Some(work) = self.works.get_mut(&id) else { return };
+                work.renewing.push((no, answer::message(verdict).to_owned()));
+                if work.renewing.len() > 1 {
+                    self.spawn(async move { send::record(&ctx, id, due).await });
+                } else {
+                    tracing::info!(drop = %place, "its reference was uploaded for an earlier drop and may be gone: uploaded again, sent once more");
+                    let (open, frozen) = (work.open.clone(), work.frozen.clone());
+                    self.spawn(async move {
+                        send::record(&ctx, id, due).await;
+                        send::upload_again(ctx, open, frozen).await;
+                    });
                 }
             }
         }
         if self.gate.sends_back() {
             self.everything_pauses(now);
         }
+    }
+
+    /// A shot whose answer was read, and that surely was not billed, is due from then on, also if we are killed while
+    /// a worker finds out what becomes of it. It stays busy.
+    fn due_while_it_waits(&mut self, id: DropId, shot: &Shot) -> Shot {
+        let due = shot.apply(ShotEvent::GiveBack { not_before: None, counts: false });
+        let due = due.unwrap_or_else(|_| shot.clone());
+        if let Some(work) = self.works.get_mut(&id) {
+            work.set(due.clone());
+        }
+        due
+    }
+
+    /// A shot that was refused with the reference's old URL goes out with the new one, once.
+    fn send_with_new_url(&mut self, id: DropId, no: ShotNo) {
+        if let Some(work) = self.works.get_mut(&id)
+            && let Some(shot) = work.shot(no).cloned()
+        {
+            work.set(Shot { reuploaded: true, ..shot });
+        }
+        self.step(id, no, ShotEvent::GiveBack { not_before: None, counts: false });
     }
 
     /// Tells the gate of an answer, and the log of what the gate made of it.
@@ -174,34 +210,31 @@ impl Engine {
         self.judged(id, no, &verdict, false, now);
     }
 
-    pub(super) fn reuploaded(
-        &mut self,
-        id: DropId,
-        no: ShotNo,
-        refusal: &str,
-        done: Result<(Shot, Frozen), Verdict>,
-        now: Mono,
-    ) {
+    pub(super) fn reuploaded(&mut self, id: DropId, done: Result<Frozen, Verdict>, now: Mono) {
+        let Some(work) = self.works.get_mut(&id) else { return };
+        let waited = std::mem::take(&mut work.renewing);
         match done {
-            Ok((shot, frozen)) => {
-                if let Some(work) = self.works.get_mut(&id) {
-                    work.frozen = frozen;
-                    work.open.drop.plan = work.frozen.to_text();
-                    work.set(shot);
+            Ok(frozen) => {
+                work.frozen = frozen;
+                work.open.drop.plan = work.frozen.to_text();
+                let shots = work.open.drop.shots.iter();
+                let out = shots.filter(|shot| matches!(shot.state, ShotState::Sending { .. }));
+                work.with_old_url = out.map(|shot| shot.no).collect();
+                for (no, _) in waited {
+                    self.send_with_new_url(id, no);
                 }
-                self.step(id, no, ShotEvent::GiveBack { not_before: None, counts: false });
             }
             Err(verdict) => {
-                let Some(work) = self.works.get(&id) else { return };
-                let (place, shot) = (work.place.clone(), work.shot(no).cloned());
+                let place = work.place.clone();
                 // A picture that can't be prepared any more says nothing of the service.
                 if let Some(outcome) = answer::outcome(&verdict).filter(|o| *o != Outcome::Fault) {
                     self.through_gate(&place, &outcome, answer::message(&verdict), now);
                 }
-                if let Some(shot) = shot {
+                for (no, refusal) in waited {
+                    let Some(shot) = self.works.get(&id).and_then(|work| work.shot(no)).cloned() else { continue };
                     let wall = self.ctx.clock.wall();
                     let event =
-                        answer::after_failed_upload(&shot, refusal, &verdict, self.policy(), wall, Self::jitter());
+                        answer::after_failed_upload(&shot, &refusal, &verdict, self.policy(), wall, Self::jitter());
                     self.step(id, no, event);
                 }
                 if self.gate.sends_back() {

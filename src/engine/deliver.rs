@@ -211,7 +211,7 @@ fn provenance(
         seed: shot.seed.or(shot.receipt.seed),
         cost: shot.receipt.cost,
         times: Times { sent: shot.last_sent, received: Some(picture.at), published: Some(ctx.clock.wall()) },
-        attempts: shot.attempts + shot.unconfirmed + 1,
+        attempts: shot.sends.max(shot.attempts + shot.unconfirmed + 1),
         unconfirmed_attempts: shot.unconfirmed > 0,
         version: env!("CARGO_PKG_VERSION").into(),
     }

@@ -188,9 +188,7 @@ pub(super) enum Event {
     },
     Reuploaded {
         drop: DropId,
-        shot: ShotNo,
-        refusal: String,
-        done: Result<(Shot, Frozen), Verdict>,
+        done: Result<Frozen, Verdict>,
     },
     Filed {
         drop: DropId,

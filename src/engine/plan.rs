@@ -158,7 +158,10 @@ fn shots(plan: &RequestPlan, known: Option<Known>) -> (Vec<Shot>, Option<Known>)
             .shots
             .iter()
             .filter(|shot| !matches!(shot.state, ShotState::Delivered { .. }))
-            .map(|shot| Shot { attempts: if returned { shot.attempts } else { 0 }, ..Shot::new(shot.no, shot.seed) })
+            .map(|shot| {
+                let (attempts, sends) = if returned { (shot.attempts, shot.sends) } else { (0, 0) };
+                Shot { attempts, sends, ..Shot::new(shot.no, shot.seed) }
+            })
             .collect();
         if !left.is_empty() {
             return (left, Some(known.clone()));

@@ -411,13 +411,13 @@ async fn whole_after_all(mut outcome: CallOutcome, part: &Path) -> CallOutcome {
 }
 
 /// Uploads the reference of a drop in work again, past the cache, and freezes the new URL.
-pub(super) async fn upload_again(ctx: Ctx, open: OpenDrop, frozen: Frozen, shot: Shot, refusal: String) {
-    let (id, no) = (open.drop.id, shot.no);
-    let done = renew(&ctx, &open, frozen, shot).await;
-    ctx.send(Event::Reuploaded { drop: id, shot: no, refusal, done }).await;
+pub(super) async fn upload_again(ctx: Ctx, open: OpenDrop, frozen: Frozen) {
+    let id = open.drop.id;
+    let done = renew(&ctx, &open, frozen).await;
+    ctx.send(Event::Reuploaded { drop: id, done }).await;
 }
 
-async fn renew(ctx: &Ctx, open: &OpenDrop, frozen: Frozen, shot: Shot) -> Result<(Shot, Frozen), Verdict> {
+async fn renew(ctx: &Ctx, open: &OpenDrop, frozen: Frozen) -> Result<Frozen, Verdict> {
     use crate::domain::verdict::Billed;
     let retry = |message: String| Verdict::Retry { message, trouble: false };
     let id = open.drop.id;
@@ -442,7 +442,7 @@ async fn renew(ctx: &Ctx, open: &OpenDrop, frozen: Frozen, shot: Shot) -> Result
     let frozen = Frozen { reference, ..frozen };
     let text = frozen.to_text();
     ctx.record(move |l| l.replan(id, &text)).await.map_err(|e| retry(e.to_string()))?;
-    Ok((Shot { reuploaded: true, ..shot }, frozen))
+    Ok(frozen)
 }
 
 /// The prepared picture of a drop that was frozen to travel inline, made again after a restart.
@@ -466,6 +466,11 @@ pub(super) async fn commit(ctx: Ctx, id: DropId, shot: Shot) {
     let no: ShotNo = shot.no;
     record_step(&ctx, id, &shot).await;
     ctx.send(Event::Stepped { drop: id, shot: no, stepped: Ok(shot) }).await;
+}
+
+/// Commits where a shot stands that a worker still has, for as long as it takes.
+pub(super) async fn record(ctx: &Ctx, id: DropId, shot: Shot) {
+    record_step(ctx, id, &shot).await;
 }
 
 /// Commits a step, for as long as it takes.

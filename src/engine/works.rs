@@ -44,6 +44,10 @@ pub(super) struct Work {
     pub since: Timestamp,
     /// When each shot's answer was read in this run.
     pub answered: std::collections::HashMap<ShotNo, Mono>,
+    /// Shots that wait for the reference to be uploaded again, each with its refusal; a worker does it for the first.
+    pub renewing: Vec<(ShotNo, String)>,
+    /// Shots that are out with the URL that the reference had before it was uploaded again.
+    pub with_old_url: HashSet<ShotNo>,
 }
 
 impl Work {
@@ -68,6 +72,8 @@ impl Work {
             held: std::collections::HashMap::new(),
             since,
             answered: std::collections::HashMap::new(),
+            renewing: Vec::new(),
+            with_old_url: HashSet::new(),
         }
     }
 

@@ -5,11 +5,12 @@
 //! here (`arrivals` does that).
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use unicode_normalization::UnicodeNormalization as _;
 
 use super::kinds::{NameKind, Says, picture_ext, split};
+use super::names::fold;
 
 /// A name as it is compared: NFC, lower case. Bytes that are no UTF-8 stay as they are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,11 +19,7 @@ pub struct Fold(Box<[u8]>);
 impl Fold {
     /// Folds `name`.
     pub fn of(name: &OsStr) -> Self {
-        let bytes = name.as_bytes();
-        if bytes.is_ascii() {
-            return Self(bytes.to_ascii_lowercase().into());
-        }
-        Self::through(bytes, |text| text.nfc().flat_map(char::to_lowercase).nfc().collect())
+        Self(fold(name).into_vec().into())
     }
 
     /// Only composed, case kept.

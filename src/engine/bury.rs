@@ -49,7 +49,10 @@ impl Engine {
                 CandidateKind::Foreign => FOREIGN.to_owned(),
                 CandidateKind::LateSidecar { after, sent_unix_ms } => late(after, *sent_unix_ms),
                 CandidateKind::Failed(failure) => failure.to_string(),
-                CandidateKind::Picture | CandidateKind::PromptOnly => continue,
+                CandidateKind::Picture | CandidateKind::PromptOnly => {
+                    self.arrivals.put_back(&candidate, now);
+                    continue;
+                }
             };
             self.bury(candidate, Vec::new(), reason);
         }

@@ -26,6 +26,12 @@ use super::pump::place_of;
 use super::works::Work;
 use super::{Engine, EngineError, deliver, send};
 
+/// So long a sidecar that came too late may have waited in the inbox for the daemon to run again, and is still late.
+const LATE_WAITS: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+
+/// Of so many filed drops the names are taken up, the newest ones.
+const MOST_FILED: usize = 20_000;
+
 /// Open drops, each with why it is lost, if it is.
 type Found = Vec<(OpenDrop, Option<String>)>;
 
@@ -67,8 +73,10 @@ impl Engine {
         }
         let wall = self.ctx.clock.wall();
         let give_up = jiff::SignedDuration::try_from(self.ctx.config.watch.give_up).unwrap_or_default();
-        let since = wall.checked_sub(give_up).unwrap_or(wall);
-        for filed in self.ctx.record(move |l| l.filed_since(since)).await? {
+        let since = wall.checked_sub(give_up).and_then(|at| at.checked_sub(LATE_WAITS)).unwrap_or(wall);
+        let filed = self.ctx.record(move |l| l.filed_since(since)).await?;
+        let too_many = filed.len().saturating_sub(MOST_FILED);
+        for filed in filed.into_iter().skip(too_many) {
             let ago = Duration::try_from(wall.duration_since(filed.filed)).unwrap_or_default();
             let stem = Path::new(&filed.name).file_stem().unwrap_or(&filed.name).to_owned();
             self.arrivals.filed_earlier(

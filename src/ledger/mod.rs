@@ -226,12 +226,12 @@ pub struct Known {
     pub again: bool,
 }
 
-/// A drop that was filed not long ago.
+/// A drop with a picture that was filed not long ago.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filed {
     /// Its folder.
     pub folder: RelPath,
-    /// The name of its picture, or of its first sidecar.
+    /// The name of its picture.
     pub name: OsString,
     /// When it was first sent, if ever.
     pub sent: Option<Timestamp>,
@@ -393,7 +393,7 @@ pub trait Ledger: Send {
     /// of several the one not asked for yet); committed before its files move. Whether one was found.
     fn wish_again(&mut self, members: &[Fingerprint]) -> Result<bool, LedgerError>;
 
-    /// Drops filed since `since`, for sidecars that come late.
+    /// Drops with pictures filed since `since`, for sidecars that come late.
     fn filed_since(&mut self, since: Timestamp) -> Result<Vec<Filed>, LedgerError>;
 
     /// Sends and money. Sends on their way count as images, not as unpriced.

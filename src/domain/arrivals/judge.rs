@@ -14,10 +14,8 @@ use crate::domain::pairing::{Fold, Named, Pairing, Part, Unit, pair};
 pub(super) struct NameRec {
     /// How many drops of this name are in `working/`.
     pub(super) in_work: u32,
-    /// The image that went with it.
-    pub(super) image: Option<OsString>,
-    /// When it was sent, ms since 1970.
-    pub(super) sent_unix_ms: Option<i64>,
+    /// The images that went with it, the last one at the end, and when they were sent, ms since 1970.
+    pub(super) images: Vec<(OsString, Option<i64>)>,
     /// Sidecars that changed before this came too late. Set when it was filed.
     pub(super) late_until: Option<Nanos>,
 }
@@ -180,10 +178,9 @@ fn prompt_only(items: &[Item], unit: &Unit, view: &View<'_>) -> Step<Verdict> {
     let newest = unit.parts.iter().map(|p| items[p.index].quiet).max().unwrap_or(view.now);
     let lone = newest.saturating_add(length(rules.lone_wait));
     if view.reference != ReferenceRule::None {
-        if let Some(rec) = image_before(&unit.stem, newest, view) {
+        if let Some((after, sent_unix_ms)) = image_before(&unit.stem, newest, view).cloned() {
             wait_until(lone, Reason::Image, view)?;
-            let after = rec.image.clone().unwrap_or_default();
-            return Ok(Verdict::Go(CandidateKind::LateSidecar { after, sent_unix_ms: rec.sent_unix_ms }));
+            return Ok(Verdict::Go(CandidateKind::LateSidecar { after, sent_unix_ms }));
         }
         if view.reference == ReferenceRule::Required && failure.is_none() {
             return Err(Verdict::Wait(Reason::Image, None));
@@ -230,15 +227,21 @@ fn not_in_work(stem: &OsStr, view: &View<'_>) -> Step<()> {
 }
 
 /// The image of a sidecar with this stem that is in work, or was filed shortly before `changed`.
-fn image_before<'a>(stem: &OsStr, changed: Nanos, view: &View<'a>) -> Option<&'a NameRec> {
-    let is_late = |rec: &&NameRec| {
-        rec.image.is_some() && (rec.in_work > 0 || rec.late_until.is_some_and(|until| changed < until))
-    };
-    let untied = view.names.get(&Fold::of(stem)).filter(is_late);
+fn image_before<'a>(stem: &OsStr, changed: Nanos, view: &View<'a>) -> Option<&'a (OsString, Option<i64>)> {
+    let is_late = |rec: &&NameRec| rec.in_work > 0 || rec.late_until.is_some_and(|until| changed < until);
+    let untied = view.names.get(&Fold::of(stem)).filter(is_late).and_then(|rec| rec.images.last());
     untied.or_else(|| {
         let (shorter, ext) = split(stem);
         picture_ext(ext)?;
         let rec = view.names.get(&Fold::of(shorter)).filter(is_late)?;
-        rec.image.as_ref().is_some_and(|image| Fold::of(image) == Fold::of(stem)).then_some(rec)
+        rec.images.iter().find(|(image, _)| Fold::of(image) == Fold::of(stem))
     })
+}
+
+impl NameRec {
+    /// Another image of this name went.
+    pub(super) fn went(&mut self, image: &OsStr, sent_unix_ms: Option<i64>) {
+        self.images.retain(|(other, _)| Fold::of(other) != Fold::of(image));
+        self.images.push((image.to_owned(), sent_unix_ms));
+    }
 }

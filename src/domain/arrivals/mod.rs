@@ -218,7 +218,7 @@ impl Arrivals {
             };
             let standing = &mut self.folders[folder as usize].standing;
             self.turns.served(folder, standing);
-            out.extend(self.hand_out(group, lead, nanos(now)));
+            out.extend(self.hand_out(group, lead, SlotState::Send, nanos(now)));
         }
         out
     }
@@ -234,16 +234,18 @@ impl Arrivals {
                 self.queue_folder(folder);
                 continue;
             };
-            out.extend(self.hand_out(group, lead, nanos(now)));
+            out.extend(self.hand_out(group, lead, SlotState::Reject, nanos(now)));
         }
         out
     }
 
-    fn hand_out(&mut self, id: GroupId, lead: u32, now: Nanos) -> Option<Candidate> {
+    /// Hands out a drop, if it is still what it was queued as; else it is queued as what it is now.
+    fn hand_out(&mut self, id: GroupId, lead: u32, queued: SlotState, now: Nanos) -> Option<Candidate> {
         let group = self.groups[id as usize].as_mut()?;
         let folder = &self.folders[group.folder as usize];
         let view = folder.view(&self.rules, now);
         let judged = judge(&group.items, &view).into_iter().find(|j| j.lead == lead as usize);
+        let judged = judged.filter(|j| state_of(&j.verdict) == queued);
         let candidate = judged.and_then(|j| candidate(&folder.path, &group.items, &j, &view));
         if candidate.is_some() {
             let lead = &mut group.items[lead as usize];
@@ -391,16 +393,10 @@ impl Arrivals {
         let mut slots = Vec::with_capacity(judged.len());
         for Judged { lead, verdict, .. } in judged {
             let ask = asks::ask_at(&group.items[lead], &verdict, self.rules.tell_after);
-            let state = match verdict {
-                Verdict::Go(CandidateKind::Picture | CandidateKind::PromptOnly) => SlotState::Send,
-                Verdict::Go(_) => SlotState::Reject,
-                Verdict::Hand => SlotState::Hand,
-                Verdict::Off => SlotState::Off,
-                Verdict::Wait(reason, until) => {
-                    wake = [wake, until].into_iter().flatten().min();
-                    SlotState::Wait(reason)
-                }
-            };
+            let state = state_of(&verdict);
+            if let Verdict::Wait(_, until) = verdict {
+                wake = [wake, until].into_iter().flatten().min();
+            }
             let (lead, arrived) = (lead as u32, group.items[lead].quiet);
             folder.queue((arrived, id, lead), state);
             if let Some(at) = ask {
@@ -423,6 +419,17 @@ impl Arrivals {
         }
         let owner = group.folder;
         self.queue_folder(owner);
+    }
+}
+
+/// The queue of a drop with this verdict.
+fn state_of(verdict: &Verdict) -> SlotState {
+    match verdict {
+        Verdict::Go(CandidateKind::Picture | CandidateKind::PromptOnly) => SlotState::Send,
+        Verdict::Go(_) => SlotState::Reject,
+        Verdict::Hand => SlotState::Hand,
+        Verdict::Off => SlotState::Off,
+        Verdict::Wait(reason, _) => SlotState::Wait(*reason),
     }
 }
 

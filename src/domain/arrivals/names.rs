@@ -7,7 +7,7 @@ use super::item::{Nanos, length, nanos};
 use super::judge::NameRec;
 use super::{Arrivals, FolderId, GroupKey, Wake};
 use crate::domain::ids::{Mono, RelPath};
-use crate::domain::pairing::{Fold, stem_key};
+use crate::domain::pairing::{Fold, group_key, stem_key};
 
 impl Arrivals {
     /// A drop of this name is in `working/` (found there at start, or claimed).
@@ -15,8 +15,10 @@ impl Arrivals {
         let id = self.folder_record(folder, nanos(now));
         let rec = self.folders[id as usize].names.entry(Fold::of(stem)).or_default();
         rec.in_work += 1;
-        rec.image = image.map(OsStr::to_owned);
-        rec.sent_unix_ms = sent;
+        match image {
+            Some(image) => rec.went(image, sent),
+            None => rec.images.clear(),
+        }
         self.evaluate_name(id, stem, nanos(now));
     }
 
@@ -55,7 +57,7 @@ impl Arrivals {
         let (now, fold) = (nanos(now), Fold::of(stem));
         let Some(rec) = self.folders[id as usize].names.get_mut(&fold) else { return };
         rec.in_work = rec.in_work.saturating_sub(1);
-        if filed && rec.image.is_some() {
+        if filed && !rec.images.is_empty() {
             rec.late_until = Some(now.saturating_add(length(self.rules.give_up)));
         } else if rec.in_work == 0 && rec.late_until.is_none() {
             self.folders[id as usize].names.remove(&fold);
@@ -77,15 +79,14 @@ impl Arrivals {
         let id = self.folder_record(folder, now);
         let until = at.saturating_add(length(self.rules.give_up));
         let rec = self.folders[id as usize].names.entry(Fold::of(stem)).or_default();
-        if rec.in_work == 0 {
-            *rec = NameRec { in_work: 0, image: Some(image.to_owned()), sent_unix_ms: sent, late_until: Some(until) };
-        }
+        rec.went(image, sent);
+        rec.late_until = rec.late_until.max(Some(until));
         self.arm_names(id, now);
         self.evaluate_name(id, stem, now);
     }
 
-    /// Records are looked through at most once in `give_up`, and kept long enough for a sidecar that came
-    /// in time to be called late after its own wait.
+    /// Records are looked through at most once in `give_up`, and kept for as long as there is a file of that name: a
+    /// sidecar that was late stays so, however long it waits for its folder or for a pause.
     pub(super) fn arm_names(&mut self, id: FolderId, now: Nanos) {
         let folder = &mut self.folders[id as usize];
         if !folder.names_wake && folder.names.values().any(|r| r.late_until.is_some()) {
@@ -100,7 +101,13 @@ impl Arrivals {
         let keep = length(self.rules.lone_wait.max(self.rules.settle)).saturating_add(1_000_000_000);
         let folder = &mut self.folders[id as usize];
         folder.names_wake = false;
-        folder.names.retain(|_, r| r.in_work > 0 || r.late_until.is_some_and(|t| t.saturating_add(keep) > now));
+        let groups = &folder.groups;
+        let lies = |r: &NameRec| {
+            r.images.first().is_some_and(|(image, _)| groups.contains_key(&GroupKey::named(group_key(image))))
+        };
+        folder
+            .names
+            .retain(|_, r| r.in_work > 0 || r.late_until.is_some_and(|t| t.saturating_add(keep) > now || lies(r)));
         self.arm_names(id, now);
         self.drop_empty_record(id);
     }

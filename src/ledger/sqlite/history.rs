@@ -52,7 +52,9 @@ pub(super) const WISH: &str = "
         ORDER BY recognition IS NULL, again, closed DESC, row DESC LIMIT 1)";
 pub(super) const FILED: &str = "
     SELECT folder, name, sent, closed FROM drops
-    WHERE ending IS NOT NULL AND closed >= ?1 AND ending IN ('archived', 'failed') ORDER BY closed, row";
+    WHERE ending IS NOT NULL AND closed >= ?1 AND ending IN ('archived', 'failed')
+      AND EXISTS (SELECT 1 FROM members WHERE drop_row = drops.row AND role = 'picture')
+    ORDER BY closed, row";
 pub(super) const FAILED_COUNT: &str = "SELECT count(*) FROM drops WHERE used = 0 AND back = 0 AND ending = 'failed'";
 pub(super) const FAILED: &str = "
     SELECT folder, name, coalesce(reason, failure, ''), closed FROM drops

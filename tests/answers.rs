@@ -210,6 +210,44 @@ fn a_gateway_that_gave_up_is_unconfirmed() {
 }
 
 #[test]
+fn a_timeout_is_heard_wherever_an_answer_speaks_of_it() {
+    for body in [
+        json!({"error": "Generation failed", "details": "Polling timed out after 100 s"}),
+        json!({"error": {"code": "TIMEOUT", "message": "generation failed"}}),
+        json!({"message": "Upstream failed", "type": "gateway_timeout"}),
+        json!({"error": "JOB_TIMED_OUT"}),
+    ] {
+        let said = body.clone();
+        let (site, code) = one(move |_| Answer::json(500, &said));
+        ended_in_errors(&body.to_string(), &site, code, 1, "unknown");
+    }
+}
+
+#[test]
+fn the_reference_that_was_sent_is_never_taken_for_the_result() {
+    for key in ["image_url", "url", "reference"] {
+        let (site, code) = one(move |call| {
+            let sent = call.request.reference().unwrap();
+            Answer::json(200, &json!({ "error": "could not download the reference", key: sent }))
+        });
+        let note = ended_in_errors(key, &site, code, 1, "unknown");
+        assert!(note.contains("could not download the reference"), "{note}");
+    }
+    let (site, code) = one(|call| Answer::json(200, &json!({ "image": call.request.reference().unwrap() })));
+    ended_in_errors("alone", &site, code, 1, "unknown");
+}
+
+#[test]
+fn words_beside_what_is_no_address_are_a_refusal() {
+    for beside in [json!("N/A"), json!("/docs/moderation")] {
+        let body = json!({ "message": "blocked by moderation", "url": beside });
+        let (site, code) = one(move |_| Answer::json(200, &body));
+        let note = ended_in_errors(&beside.to_string(), &site, code, 1, "unknown");
+        assert!(note.contains("blocked by moderation"), "{note}");
+    }
+}
+
+#[test]
 fn a_html_error_page_is_an_answer_like_others() {
     let (site, code) = one(|_| Answer::new(422, "text/html", "<html><h1>Unprocessable</h1></html>"));
     ended_in_errors("html", &site, code, 1, "no");
@@ -354,6 +392,44 @@ fn a_rate_limit_is_waited_out_and_costs_no_attempt() {
 }
 
 #[test]
+fn a_rate_limit_is_waited_out_whatever_else_pauses() {
+    let site = Site::new();
+    site.set("api.max_in_flight", 2);
+    site.api.on_model(|call| match (call.prompt.as_str(), call.nth) {
+        ("a", 1) => Answer::error(401, "no such key").later(Duration::from_millis(100)),
+        ("b", 1) => Answer::error(429, "slow down").header("retry-after", "4").later(Duration::from_millis(300)),
+        _ => call.good(),
+    });
+    for prompt in ["a", "b"] {
+        site.put(format!("inbox/{prompt}.txt"), prompt);
+    }
+    let daemon = site.run();
+    site.wait("all are done", || site.results().len() == 2);
+    let calls = site.api.calls();
+    let after = calls[2].at - calls[1].at;
+    assert!(after >= Duration::from_secs(4), "{after:?}: {}", site.describe());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_drop_that_is_told_to_wait_again_and_again_does_not_starve_others() {
+    let site = Site::new();
+    site.set("api.max_in_flight", 1);
+    site.api.on_model(|call| match (call.prompt.as_str(), call.n) {
+        (_, 1) => Answer::error(404, "no such model"),
+        ("c", _) => Answer::error(429, "slow down").header("retry-after", "1"),
+        _ => call.good(),
+    });
+    for prompt in ["a", "b", "c"] {
+        site.put(format!("inbox/{prompt}.txt"), prompt);
+    }
+    let daemon = site.run();
+    site.wait("the others are done", || site.results().len() == 2);
+    assert_eq!(daemon.stop(), 0);
+    site.give_up();
+}
+
+#[test]
 fn a_long_rate_limit_counts_as_an_hour_and_is_told() {
     let site = Site::new();
     site.api.on_model(|_| Answer::error(429, "slow down").header("retry-after", "86400"));
@@ -437,6 +513,43 @@ fn a_refused_cached_upload_is_uploaded_again_once() {
     assert_eq!(site.once(), 3);
     assert_eq!((site.api.uploads().len(), site.api.calls().len()), (3, 5), "once, not for ever");
     assert!(site.has("errors/third.error.txt"));
+}
+
+#[test]
+fn shots_that_are_refused_with_a_cached_upload_share_the_next_one() {
+    let site = Site::new();
+    let bytes = site.a_picture();
+    site.put("inbox/first.jpg", &bytes);
+    assert_eq!(site.once(), 0);
+    site.set("api.max_in_flight", 2);
+    site.api.on_model(|call| {
+        if !call.request.reference().is_some_and(|url| url.ends_with("/1.jpg")) {
+            return call.good();
+        }
+        // The first comes back while the others are out, and is sent with the new one by then.
+        let late = Duration::from_millis(if call.seed == Some(1) { 0 } else { 700 });
+        Answer::error(400, "structure_image_url can't be fetched").later(late)
+    });
+    site.put("inbox/second.jpg", &bytes);
+    site.put("inbox/second.toml", "seeds = [1, 2, 3, 4, 5]\n");
+    assert_eq!(site.once(), 0, "{}", site.describe());
+    assert_eq!(site.api.uploads().len(), 2, "one more for all of them");
+    assert_eq!(site.results().len(), 6);
+    // All of them together.
+    let site = Site::new();
+    site.put("inbox/first.jpg", &bytes);
+    assert_eq!(site.once(), 0);
+    site.api.on_model(|call| {
+        if call.request.reference().is_some_and(|url| url.ends_with("/1.jpg")) {
+            Answer::error(400, "structure_image_url can't be fetched").later(Duration::from_millis(300))
+        } else {
+            call.good()
+        }
+    });
+    site.put("inbox/second.jpg", &bytes);
+    site.put("inbox/second.toml", "variants = 4\n");
+    assert_eq!(site.once(), 0, "{}", site.describe());
+    assert_eq!((site.api.uploads().len(), site.api.calls().len()), (2, 1 + 4 + 4));
 }
 
 #[test]
@@ -628,6 +741,59 @@ fn an_api_that_repeats_the_key_or_an_assets_url_does_not_get_it_into_notes_or_lo
     let note = site.note("errors/a.error.txt");
     assert!(note.contains("can't fetch") && note.contains("sorry"), "{note}");
     // The rest is what every site looks at when it goes.
+    for (status, secret) in [(422, "key"), (200, "key"), (422, "asset"), (200, "asset")] {
+        let (site, _) = one(move |call| {
+            let asset = call.request.reference().unwrap_or_default();
+            let id = format!("r-{}", if secret == "key" { support::KEY } else { &asset });
+            let answer = if status == 200 { call.good() } else { Answer::error(status, "no") };
+            answer.header("x-request-id", &id)
+        });
+        let told = if status == 200 { "outbox/a.reimagined.json" } else { "errors/a.error.txt" };
+        assert!(site.text(told).contains("r-["), "{}", site.text(told));
+    }
+}
+
+#[test]
+fn an_answer_that_was_read_is_known_after_a_kill_while_something_is_asked_about_it() {
+    // The credits decide a 403; they do not answer.
+    let (gate, held) = (Gate::default(), Gate::default());
+    for path in [CREDITS, UPLOAD] {
+        let site = Site::new();
+        let bytes = site.put_picture("inbox/first.jpg");
+        assert_eq!(site.once(), 0);
+        let wait = held.clone();
+        site.api.on_other(move |request, _| (request.path == path).then(|| Answer::error(503, "not now").after(&wait)));
+        let status = if path == CREDITS { 403 } else { 400 };
+        site.api.on_model(move |_| Answer::error(status, "no"));
+        site.put("inbox/second.jpg", &bytes);
+        let before = site.api.to(path).len();
+        let daemon = site.run();
+        site.wait("it is asked", || site.api.to(path).len() > before && site.api.calls().len() == 2);
+        daemon.kill();
+        site.api.on_other(|_, _| None);
+        site.api.on_model(support::Call::good);
+        assert_eq!(site.once(), 0, "{path}: {}", site.describe());
+        assert_eq!((site.api.calls().len(), site.results().len()), (3, 2), "{path}");
+    }
+    gate.open();
+    held.open();
+}
+
+#[test]
+fn sends_are_counted_as_they_were_made() {
+    let (site, code) = one(|call| match call.n {
+        1 => Answer::error(429, "slow down").header("retry-after", "0"),
+        2 => Answer::error(500, "oops"),
+        _ => call.good(),
+    });
+    assert_eq!(code, 0, "{}", site.describe());
+    assert_eq!(site.provenance("outbox/a.reimagined.json")["attempts"], 3);
+    let site = Site::new();
+    site.set("retry.unconfirmed", "retry").set("retry.max_attempts", 2);
+    site.api.on_model(|call| Answer::error(if call.n == 1 { 504 } else { 500 }, "oops"));
+    site.put_picture("inbox/a.jpg");
+    assert_eq!((site.once(), site.api.calls().len()), (3, 2), "{}", site.describe());
+    assert!(site.note("errors/a.error.txt").contains("billed: unknown"));
 }
 
 #[test]

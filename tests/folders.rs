@@ -511,6 +511,71 @@ fn a_sidecar_that_comes_after_its_picture_was_sent_is_told_so() {
     assert_eq!(site.api.calls().len(), 1);
 }
 
+/// Whatever holds it up: a pause moves nothing to errors, and what came too late is no prompt when it is over.
+#[test]
+fn a_sidecar_that_came_too_late_is_told_so_after_a_long_pause_and_after_a_restart() {
+    let site = Site::new();
+    site.set("watch.give_up", "2s").set("watch.lone_wait", "1s");
+    let well = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_well = well.clone();
+    site.api.on_model(move |call| {
+        if is_well.load(std::sync::atomic::Ordering::SeqCst) {
+            call.good()
+        } else {
+            support::Answer::error(402, "none")
+        }
+    });
+    let is_well = well.clone();
+    site.api.on_other(move |request, _| {
+        let ill = request.path == support::api::CREDITS && !is_well.load(std::sync::atomic::Ordering::SeqCst);
+        ill.then(|| support::Answer::json(200, &serde_json::json!({ "credits": 0.0, "free-credits": 0.0 })))
+    });
+    site.put_picture("inbox/a.jpg");
+    site.put_picture("inbox/b.jpg");
+    let daemon = site.run();
+    site.wait_archived("a.jpg");
+    site.wait_archived("b.jpg");
+    well.store(false, std::sync::atomic::Ordering::SeqCst);
+    site.put("inbox/a.txt", "too late");
+    site.put("inbox/b.jpg.txt", "this one, too");
+    site.put_picture("inbox/other.jpg");
+    site.wait("it is paused", || site.status()["state"] == "paused");
+    // Longer than a name is remembered when nothing of it lies there.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    well.store(true, std::sync::atomic::Ordering::SeqCst);
+    site.wait_archived("other.jpg");
+    assert!(site.wait_failed("a.txt").contains("came after a.jpg was sent at"));
+    assert!(site.wait_failed("b.jpg.txt").contains("came after b.jpg was sent at"));
+    // The same where it has to wait for the daemon.
+    site.put("inbox/c.jpg", site.a_picture());
+    site.wait_archived("c.jpg");
+    assert_eq!(daemon.stop(), 0);
+    site.put("inbox/c.txt", "too late");
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(site.once(), 3, "{}", site.describe());
+    assert!(site.note("errors/c.error.txt").contains("came after c.jpg was sent at"));
+    assert_eq!(site.api.calls().iter().filter(|call| call.prompt().contains("too")).count(), 0);
+}
+
+#[test]
+fn only_an_image_makes_a_sidecar_late_after_a_restart_too() {
+    let site = Site::new();
+    site.set("watch.give_up", "10m").set("watch.lone_wait", "1s");
+    site.api.on_model(|call| if call.n == 1 { support::Answer::error(400, "no") } else { call.good() });
+    site.put("inbox/x.txt", "wrong");
+    assert_eq!(site.once(), 3);
+    fs::write(site.path("errors/x.txt"), "right").unwrap();
+    site.forget(b"wrong");
+    assert_eq!(site.call(&["retry", "errors/x.txt"]).status.code(), Some(0));
+    site.put("inbox/movie.mp4", "no picture");
+    assert_eq!(site.once(), 3, "the film");
+    assert_eq!(site.api.calls_with("right"), 1, "{}", site.describe());
+    site.put("inbox/movie.txt", "a poster");
+    site.put("inbox/x.txt", "once more");
+    assert_eq!(site.once(), 0, "{}", site.describe());
+    assert_eq!((site.api.calls_with("a poster"), site.api.calls_with("once more")), (1, 1));
+}
+
 #[test]
 fn a_sidecar_that_comes_while_its_picture_is_in_work_goes_with_a_new_picture_of_its_name() {
     let site = Site::new();

@@ -155,6 +155,8 @@ pub struct Gate {
     rates: u32,
     /// The service asked that nothing be sent before, whatever else pauses or goes on by then.
     not_before: Mono,
+    /// It was told to wait last: another drop goes first.
+    yields: Option<Place>,
 }
 
 /// A pause, for `status`.
@@ -183,6 +185,7 @@ impl Gate {
             in_a_row: VecDeque::new(),
             rates: 0,
             not_before: Mono::default(),
+            yields: None,
         }
     }
 
@@ -257,6 +260,13 @@ impl Gate {
         if let State::Trial { sent, .. } = &mut self.state {
             *sent = Some(drop.clone());
         }
+        self.yields.take_if(|told| told != drop);
+    }
+
+    /// The drop that was told to wait last, as long as no other was sent since: others go first, so that one that is
+    /// told so again and again holds nobody up.
+    pub fn yields(&self) -> Option<&Place> {
+        self.yields.as_ref()
     }
 
     /// A shot that [`Self::sent`] was told of did not go out after all.
@@ -396,6 +406,7 @@ impl Gate {
 
     fn wait(&mut self, drop: &Place, until: Mono, long: bool, message: &str, wall: Timestamp) {
         self.not_before = self.not_before.max(until);
+        self.yields = Some(drop.clone());
         // Where one drop is the probe when the wait is over, it is another one.
         if long || !matches!(self.state, State::Open) {
             self.culprit = Some(drop.clone());

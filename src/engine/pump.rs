@@ -20,6 +20,8 @@ use super::{BEHIND_A_CLAIM, Engine, Planning, plan, send};
 enum Scope<'a> {
     /// Whatever fits.
     All,
+    /// Whatever fits, but of this drop.
+    But(&'a Place),
     /// One shot, and not of this drop.
     One { not: Option<&'a Place> },
 }
@@ -30,7 +32,7 @@ impl Scope<'_> {
     }
 
     fn leaves_out(self, place: &Place) -> bool {
-        matches!(self, Self::One { not: Some(not) } if not == place)
+        matches!(self, Self::One { not: Some(not) } | Self::But(not) if not == place)
     }
 }
 
@@ -73,8 +75,10 @@ impl Engine {
         match may {
             May::Nothing => {}
             May::All => {
-                self.send_due(Scope::All, now);
-                self.start_planned(Scope::All, now);
+                if !self.others_go_first(now) {
+                    self.send_due(Scope::All, now);
+                    self.start_planned(Scope::All, now);
+                }
                 self.plan_more(self.pace.max_in_flight() as usize + 2, now);
             }
             May::One { not } => {
@@ -89,6 +93,14 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Lets others go before a drop that was told to wait; whether that one has to wait for them still.
+    fn others_go_first(&mut self, now: Mono) -> bool {
+        let Some(told) = self.gate.yields().cloned() else { return false };
+        let (due, started) = (self.send_due(Scope::But(&told), now), self.start_planned(Scope::But(&told), now));
+        let coming = || self.plans.iter().any(|(place, plan)| *place != told && plan.may_start());
+        !due && !started && (coming() || self.arrivals.has_ready())
     }
 
     fn advance_what_is_due(&mut self, now: Mono) {

@@ -535,6 +535,28 @@ fn retry_takes_a_free_name_for_the_whole_set_and_overwrites_nothing() {
 }
 
 #[test]
+fn retry_of_what_is_no_drop_takes_its_note_along() {
+    let api = Api::start(Options::default());
+    let home = Home::on(&api.url());
+    for name in ["a.pdf", "b.tar.gz", "noext"] {
+        home.write(&format!("inbox/{name}"), name);
+    }
+    let failed = || {
+        let said = home.with(&["status", "--json"]).ok().out.clone();
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()["failed"].clone()
+    };
+    home.with(&["run", "--once"]).ends(3);
+    assert_eq!(failed(), 3);
+    home.with(&["retry", "site/errors/a.error.txt"]).ok().says(&["a.pdf: back in the inbox"]);
+    home.with(&["retry", "--all"]).ok().says(&["b.tar.gz: back in the inbox", "noext: back in the inbox"]);
+    assert!(home.names("errors").is_empty(), "{:?}", home.names("errors"));
+    home.with(&["run", "--once"]).ends(3);
+    let there = ["a.error.txt", "a.pdf", "b.tar.error.txt", "b.tar.gz", "noext", "noext.error.txt"];
+    assert_eq!(home.names("errors"), there);
+    assert_eq!(failed(), 3, "the same three");
+}
+
+#[test]
 fn retry_leaves_a_note_that_somebody_edited() {
     let api = Api::start(Options::default());
     let home = Home::on(&api.url());

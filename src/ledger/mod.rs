@@ -337,7 +337,7 @@ pub trait Ledger: Send {
     /// `first: None` (a drop that failed before it could be sent) only the row is written. If the drop
     /// `continues` a known one, that one is used up. If it continues none, but the files of one that ended
     /// in errors came back with it (the same members; or the same picture in the same folder; or, without a
-    /// picture, the same folder and stem), the newest such one no longer counts in [`Self::failures`], but is
+    /// picture, the same folder and stem; or the same name of a file that is no drop), the newest such one no longer counts in [`Self::failures`], but is
     /// still known to [`Self::recognise`].
     fn begin(
         &mut self,

@@ -247,13 +247,17 @@ fn arriving(book: &mut Book, folder: &RelPath) -> Result<BTreeSet<OsString>, Fai
 /// that share a sidecar go together, since it can't go with each.
 fn group(folder: &RelPath, files: &[OsString]) -> Vec<Failed> {
     let mut groups: BTreeMap<Fold, Vec<Named<'_>>> = BTreeMap::new();
-    let (mut notes, mut drops) = (Vec::new(), Vec::new());
+    let (mut notes, mut drops, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
     for name in files {
         match classify(folder, name, false, &|_| false) {
             kind @ (NameKind::Picture(_) | NameKind::Sidecar(_)) => {
                 groups.entry(group_key(name)).or_default().push(Named { name, kind });
             }
-            NameKind::Foreign => drops.push(failed(folder, name, vec![name.clone()])),
+            // Its note has the name without the last extension, whatever that is.
+            NameKind::Foreign => {
+                let stem = Path::new(name).file_stem().unwrap_or(name);
+                foreign.push(failed(folder, stem, vec![name.clone()]));
+            }
             NameKind::Ignored(Why::Ours) if is_note(name) => notes.push(name),
             NameKind::Ignored(_) | NameKind::Preset | NameKind::Folder => {}
         }
@@ -280,6 +284,7 @@ fn group(folder: &RelPath, files: &[OsString]) -> Vec<Failed> {
             drops.push(failed(folder, crate::domain::kinds::split(name).0, vec![name.to_owned()]));
         }
     }
+    drops.append(&mut foreign);
     for note in notes {
         // The exact stem first: where case tells drops apart, a note is of one of them.
         let of = |drop: &Failed| SetNames::new(&drop.stem, Vec::<OsString>::new()).note(1);
@@ -320,7 +325,15 @@ mod tests {
             (&["a.jpg", "a.jpg.txt", "a.toml", "b.txt"], &["a.jpg.txt a.toml a.jpg", "b.txt"]),
             (&["a.jpg", "a.png", "a.txt"], &["a.txt a.jpg a.png"]),
             (&["a.jpg", "a.png"], &["a.jpg", "a.png"]),
-            (&["x.pdf", "x.pdf.error.txt", "x.txt"], &["x.pdf !x.pdf.error.txt", "x.txt"]),
+            (&["x.pdf", "x.error.txt"], &["x.pdf !x.error.txt"]),
+            (
+                &["x.tar.gz", "x.tar.error.txt", "noext", "noext.error.txt"],
+                &["noext !noext.error.txt", "x.tar.gz !x.tar.error.txt"],
+            ),
+            (
+                &["x.pdf", "x.error.txt", "x (2).txt", "x (2).error.txt"],
+                &["x (2).txt !x (2).error.txt", "x.pdf !x.error.txt"],
+            ),
             (&["a.error.txt", ".hidden", "preset.toml", "README"], &[]),
         ] {
             assert_eq!(told(names), wanted, "{names:?}");

@@ -34,6 +34,12 @@ pub(super) const BACK_PROMPTS: &str = "
         SELECT row FROM drops
         WHERE used = 0 AND ending = 'failed' AND prompts = 1 AND back = 0 AND folder = ?1 AND stem = ?2
         ORDER BY closed DESC, row DESC LIMIT 1)";
+pub(super) const BACK_FOREIGN: &str = "
+    UPDATE drops SET back = 1 WHERE row = (
+        SELECT row FROM drops
+        WHERE used = 0 AND back = 0 AND ending = 'failed' AND picture IS NULL AND prompts = 0
+          AND recognition IS NULL AND folder = ?1 AND name = ?2
+        ORDER BY closed DESC, row DESC LIMIT 1)";
 pub(super) const RECOGNISE: &str = "
     SELECT row, id, ending, again FROM drops
     WHERE used = 0 AND ending IN ('failed', 'returned') AND recognition = ?1
@@ -90,6 +96,9 @@ pub(super) fn files_came_back(tx: &Connection, drop: &NewDrop) -> Result<(), Fau
         tx.prepare_cached(BACK_PICTURE)?.execute(params![picture.print.map(|p| p.0), folder])?;
     } else if is_prompts(drop) {
         tx.prepare_cached(BACK_PROMPTS)?.execute(params![folder, drop.stem.as_bytes()])?;
+    } else if let Some(foreign) = drop.members.iter().find(|m| m.role == Role::Foreign) {
+        // Nobody reads what is no drop, so that it is known by its name alone.
+        tx.prepare_cached(BACK_FOREIGN)?.execute(params![folder, foreign.name.as_bytes()])?;
     }
     Ok(())
 }

@@ -345,13 +345,15 @@ pub struct Sandbox {
     /// How long each image takes, such as 250ms, 2s or 1m
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub latency: Duration,
-    /// In which form a result is answered: the image itself, or JSON that holds its URL or its base64
+    /// In which form a result is answered: image, or JSON that holds it as url, base64, data or nested
     #[arg(long, value_name = "FORM")]
     pub reply: Option<String>,
-    /// In which form an upload is answered
+    /// In which form an upload is answered: `file_urls` or `urls`
     #[arg(long, value_name = "FORM")]
     pub upload_reply: Option<String>,
-    /// A fault for the next image request; given again, for the one after it, and so on
+    /// A fault for the next image request; given again, for the one after it, and so on: a status such as 503,
+    /// retry-after=SECONDS, delay=2s, `say=WORDS_WITH_THIS_FOR_BLANKS`, json=error (or url, base64, data, nested), image,
+    /// cut, close, endless, html, empty, half, or ok for none; several of them with commas between
     #[arg(long = "fault", value_name = "WORD")]
     pub faults: Vec<String>,
 }

@@ -25,6 +25,9 @@ use super::{run, setup};
 /// How many names are listed of what may be thousands.
 const LISTED: usize = 20;
 
+/// Of what is ignored all is listed, but for what nobody reads to its end.
+const IGNORED_LISTED: usize = 1000;
+
 /// What was found, in the order in which it is shown.
 #[derive(Debug, Default)]
 struct Report {

@@ -151,7 +151,12 @@ impl FromStr for Fault {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut fault = Self::default();
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty() && *word != "ok") {
-            fault.add(word.strip_prefix("sandbox:").unwrap_or(word))?;
+            let word = word.strip_prefix("sandbox:").unwrap_or(word);
+            // A number alone is a status.
+            match word.parse::<u16>() {
+                Ok(status) => fault.add(&format!("status={status}"))?,
+                Err(_) => fault.add(word)?,
+            }
         }
         Ok(fault)
     }
@@ -232,5 +237,7 @@ mod tests {
         let expected = Fault { retry_after: Some("2".into()), ..Fault::status(503) };
         assert_eq!("status=503,retry-after=2".parse(), Ok(expected));
         assert!("status".parse::<Fault>().is_err());
+        assert_eq!("503".parse(), Ok(Fault::status(503)));
+        assert!("77".parse::<Fault>().is_err());
     }
 }

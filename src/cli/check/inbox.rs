@@ -20,7 +20,7 @@ use crate::engine::site::INNER_WORKING;
 use crate::inbox::{self, Report as Scan};
 
 use super::super::exit::Failure;
-use super::{LISTED, Report, counted};
+use super::{IGNORED_LISTED, LISTED, Report, counted};
 
 /// The domain's clock begins this long before the program, so that whatever was there is not in its future.
 const BEFORE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -227,11 +227,11 @@ impl Inbox {
             return out;
         }
         let _ = writeln!(out, "Ignored:        {}", self.ignored.len());
-        for (place, why) in self.ignored.iter().take(LISTED) {
+        for (place, why) in self.ignored.iter().take(IGNORED_LISTED) {
             let _ = writeln!(out, "  {place}  {why}");
         }
-        if self.ignored.len() > LISTED {
-            let _ = writeln!(out, "  and {} more", self.ignored.len() - LISTED);
+        if self.ignored.len() > IGNORED_LISTED {
+            let _ = writeln!(out, "  and {} more", self.ignored.len() - IGNORED_LISTED);
         }
         out
     }

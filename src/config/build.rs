@@ -90,6 +90,15 @@ pub(super) fn config(
         reader.preset(&mut config, preset);
     }
     let mut problems = syntax;
+    for problem in &mut problems {
+        // What is written there may be meant as one, however it is written.
+        let line = problem.line.and_then(|line| doc.text.lines().nth(line.saturating_sub(1) as usize));
+        let word = line.and_then(|line| Some(line.split_once('=')?.0.trim().trim_matches(['"', '\''])));
+        if word.and_then(|word| word.rsplit('.').next()).is_some_and(is_secret) {
+            NO_KEY_HERE.clone_into(&mut problem.message);
+        }
+    }
+    problems.dedup_by(|a, b| a.message == NO_KEY_HERE && a.message == b.message && a.line == b.line);
     problems.extend(parsed.quiet(reader.problems));
     Problems::none_of(problems)?;
     config.warnings = reader.warnings;
@@ -132,6 +141,9 @@ impl Reader<'_> {
                 }
                 DeValue::Table(table) => match section {
                     Some((section, keys)) => self.sort_section(section, keys, table),
+                    None if table.keys().any(|key| is_secret(key.get_ref())) => {
+                        self.wrong(at, &format!("[{word}]"), NO_KEY_HERE);
+                    }
                     None if is_secret(word) => self.wrong(at, &format!("[{word}]"), NO_KEY_HERE),
                     None => {
                         let names = SECTIONS.iter().map(|(section, _)| *section).chain([PRESET]);
@@ -313,10 +325,16 @@ impl Reader<'_> {
 
     fn ignore(&mut self, slot: &mut Ignore) {
         let Some(patterns) = self.texts("watch", "ignore") else { return };
-        let places: Vec<usize> = patterns.iter().map(|(at, _)| *at).collect();
-        match Ignore::new(patterns.into_iter().map(|(_, text)| text).collect()) {
-            Ok(ignore) => *slot = ignore,
-            Err((i, message)) => self.wrong(places.get(i).copied().unwrap_or(0), "[watch] ignore", &message),
+        let (mut places, mut texts): (Vec<usize>, Vec<String>) = patterns.into_iter().unzip();
+        loop {
+            match Ignore::new(texts.clone()) {
+                Ok(ignore) => break *slot = ignore,
+                Err((i, message)) if i < texts.len() => {
+                    self.wrong(places.remove(i), "[watch] ignore", &message);
+                    texts.remove(i);
+                }
+                Err((_, message)) => break self.wrong(0, "[watch] ignore", &message),
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use crate::domain::ids::show_text;
 const LONGEST_WORDS: usize = 400;
 
 /// Problems of one file that are told.
-const MOST_SHOWN: usize = 40;
+const MOST_SHOWN: usize = 200;
 
 /// One thing that is wrong in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]

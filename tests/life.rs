@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -342,6 +343,91 @@ fn a_hangup_reads_the_configuration_again_and_keeps_the_old_one_where_the_new_on
     site.a_later_drop_is_done();
     assert!(!site.has("other-outbox"));
     assert_eq!(site.api.calls_with("third"), 1);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_hangup_that_hangs_or_comes_early_keeps_nothing_up() {
+    use std::os::unix::net::UnixDatagram;
+    let site = Site::new();
+    let socket = UnixDatagram::bind(site.path("notify")).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let told = || {
+        let (mut all, mut buffer) = (String::new(), [0; 4096]);
+        while let Ok(length) = socket.recv(&mut buffer) {
+            all.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+        }
+        all
+    };
+    // The first scan takes a moment.
+    for n in 0..4000 {
+        fs::write(site.path(format!("inbox/{n}.ignored.part")), "x").unwrap();
+    }
+    let mut command = site.command();
+    command.arg("run").env("NOTIFY_SOCKET", site.path("notify"));
+    let daemon = Daemon::spawn(command, &site.next_log());
+    site.wait("it is there, and hears signals", || site.has("state/daemon.lock"));
+    for _ in 0..20 {
+        daemon.signal(Signal::HUP);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut heard = String::new();
+    site.wait("it is ready", || {
+        heard.push_str(&told());
+        heard.contains("READY=1")
+    });
+    let early = heard.split("READY=1").next().unwrap();
+    assert!(!early.contains("RELOADING"), "{heard}");
+    // A file that nobody writes into.
+    fs::remove_file(site.config_file()).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, site.config_file(), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    daemon.signal(Signal::HUP);
+    site.wait("it begins", || {
+        heard.push_str(&told());
+        heard.contains("RELOADING=1")
+    });
+    assert_eq!(daemon.stop(), 0);
+    heard.push_str(&told());
+    assert!(heard.contains("STOPPING=1\n") && heard.contains("EXTEND_TIMEOUT_USEC="), "{heard}");
+}
+
+#[test]
+fn once_that_is_ended_by_a_person_says_that_something_is_left() {
+    let site = Site::new();
+    site.set("api.max_in_flight", 1);
+    for name in ["a", "b", "c"] {
+        site.put_picture(format!("inbox/{name}.jpg"));
+    }
+    let gate = Gate::default();
+    let held = gate.clone();
+    site.api.on_model(move |call| call.good().after(&held));
+    let daemon = site.begin_once();
+    site.wait("the first is sent", || site.api.calls().len() == 1);
+    daemon.signal(Signal::INT);
+    site.wait("it says so", || daemon.log().contains("stopping"));
+    gate.open();
+    assert_eq!(daemon.ends(), 4, "{}", site.describe());
+    assert_eq!(site.once(), 0);
+    assert_eq!(site.api.calls().len(), 3);
+}
+
+#[test]
+fn folders_that_a_reload_would_put_into_one_another_are_refused_and_those_that_came_to_lie_so_pause() {
+    let site = Site::new();
+    let daemon = site.run();
+    site.set("folders.errors", "inbox/errors");
+    daemon.signal(Signal::HUP);
+    site.wait("it is refused", || daemon.log().contains("overlap") && daemon.log().contains("the old one stays"));
+    site.set("folders.errors", "errors");
+    // Made before the other goes, or it would get its inode.
+    fs::create_dir(site.path("inbox/look")).unwrap();
+    fs::remove_dir(site.path("outbox")).unwrap();
+    std::os::unix::fs::symlink("inbox/look", site.path("outbox")).unwrap();
+    daemon.signal(Signal::HUP);
+    site.wait_paused(&["overlap"]);
+    fs::remove_file(site.path("outbox")).unwrap();
+    fs::create_dir(site.path("outbox")).unwrap();
+    site.wait_running();
     assert_eq!(daemon.stop(), 0);
 }
 

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -34,6 +36,9 @@ const LAST_HOOKS: Duration = Duration::from_secs(5);
 /// How long workers may still hold the ledger when the engine has ended. One that hangs, with a server that is dead,
 /// keeps it for longer; then it is closed as by a kill.
 const LAST_WORKERS: Duration = Duration::from_secs(2);
+
+/// What ending takes beside the grace: what is told last, and workers that let go.
+const STOP_TAKES: Duration = Duration::from_secs(15);
 
 /// Runs the daemon until it is told to stop, or with `--once` until nothing is left to do.
 pub fn run(global: &Global, args: &Run) -> Result<(), Failure> {
@@ -116,6 +121,9 @@ pub async fn daemon(
     let hooks = Hooks::start(config.hooks.clone(), setup::credentials());
     let listener = hooks.listener();
     let file = config.file.clone();
+    let is_ready = Arc::new(AtomicBool::new(false));
+    let now_ready = Arc::clone(&is_ready);
+    let grace = Cell::new(config.service.grace);
     if let Err(e) = keys.read() {
         // The engine pauses for it, and goes on when it comes.
         tracing::warn!("{e}. {}", setup::how_to_give_a_key());
@@ -132,7 +140,10 @@ pub async fn daemon(
         host: Host {
             beat,
             pulse: Some(Pulse { asked: pulse.asked, answered: pulse.answered }),
-            ready: Box::new(|| drop(notify::ready())),
+            ready: Box::new(move || {
+                now_ready.store(true, Ordering::SeqCst);
+                drop(notify::ready());
+            }),
             locks: Arc::new(FolderLocks),
             tell: Tell::new(move |news| {
                 metrics.hear(news);
@@ -144,11 +155,27 @@ pub async fn daemon(
     let watcher = tokio::spawn(tell(published, state_dir.clone(), progress));
     let stopped = Cell::new(false);
     let asking = async {
-        while let Some(signal) = signals.next().await {
-            stopped.set(stopped.get() || matches!(signal, Signal::Terminate | Signal::Interrupt));
-            ask(&control, signal, &file, (!once).then_some(&monitor), &hooks).await;
+        // A file that nobody writes into, or a share that is silent, holds up no other signal.
+        let (mut reloading, mut again) = (None, false);
+        loop {
+            let reload = || reload(&control, &file, (!once).then_some(&monitor), &hooks, &is_ready, &grace);
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Some(Signal::Terminate | Signal::Interrupt) => {
+                        stopped.set(true);
+                        drop(notify::stopping(grace.get() + STOP_TAKES));
+                        let _ = control.send(Control::Stop).await;
+                    }
+                    Some(Signal::Rescan) => drop(control.send(Control::Rescan).await),
+                    Some(Signal::Reload) if reloading.is_some() => again = true,
+                    Some(Signal::Reload) => reloading = Some(Box::pin(reload())),
+                    None => break std::future::pending::<Infallible>().await,
+                },
+                () = wait_for(&mut reloading) => {
+                    reloading = std::mem::take(&mut again).then(|| Box::pin(reload()));
+                }
+            }
         }
-        std::future::pending::<Infallible>().await
     };
     let working = async {
         match Engine::start(deps, controlled, publish).await.map_err(|e| failed(&e))? {
@@ -175,43 +202,55 @@ pub async fn daemon(
     Ok(ended)
 }
 
-async fn ask(control: &mpsc::Sender<Control>, signal: Signal, file: &Path, monitor: Option<&Monitor>, hooks: &Hooks) {
-    let wanted = match signal {
-        Signal::Terminate | Signal::Interrupt => {
-            drop(notify::stopping());
-            Control::Stop
-        }
-        Signal::Rescan => Control::Rescan,
-        Signal::Reload => {
-            drop(notify::reloading());
-            let path = file.to_path_buf();
-            let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
-            let wanted = match read {
-                Ok(Ok(config)) => {
-                    if let Some(monitor) = monitor {
-                        monitor.listen(config.metrics.listen);
-                    }
-                    hooks.reload(config.hooks.clone()).await;
-                    say_warnings(&config);
-                    Some(Control::Reload(Box::new(config)))
-                }
-                Ok(Err(problems)) => {
-                    tracing::error!("the configuration is broken; the old one stays:\n{problems}");
-                    None
-                }
-                Err(e) => {
-                    tracing::error!("the configuration could not be read; the old one stays: {e}");
-                    None
-                }
-            };
-            if let Some(wanted) = wanted {
-                let _ = control.send(wanted).await;
+async fn wait_for(running: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
+    match running {
+        Some(running) => running.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads the configuration again.
+async fn reload(
+    control: &mpsc::Sender<Control>,
+    file: &Path,
+    monitor: Option<&Monitor>,
+    hooks: &Hooks,
+    is_ready: &AtomicBool,
+    grace: &Cell<Duration>,
+) {
+    // Before the start is through, systemd waits for its end, and for no other.
+    let tells = is_ready.load(Ordering::SeqCst);
+    if tells {
+        drop(notify::reloading());
+    }
+    let path = file.to_path_buf();
+    let read = tokio::task::spawn_blocking(move || {
+        let config = Config::load(&path).map_err(|problems| format!("is broken; the old one stays:\n{problems}"))?;
+        let stays = |why: String| format!("cannot be used; the old one stays: {why}");
+        let state_dir = setup::state_dir(&config).map_err(|e| stays(e.text))?;
+        // For its folders it takes a restart, which would fail then.
+        Site::keep_apart(&config, &state_dir).map_err(|e| stays(e.to_string()))?;
+        Ok::<_, String>(config)
+    });
+    match read.await.map_err(|e| format!("could not be read; the old one stays: {e}")).and_then(|read| read) {
+        Ok(config) => {
+            if let Some(monitor) = monitor {
+                monitor.listen(config.metrics.listen);
             }
-            drop(notify::ready());
-            return;
+            hooks.reload(config.hooks.clone()).await;
+            say_warnings(&config);
+            grace.set(config.service.grace);
+            let _ = control.send(Control::Reload(Box::new(config))).await;
         }
-    };
-    let _ = control.send(wanted).await;
+        Err(why) => {
+            tracing::error!("the configuration {why}");
+            // What keeps the new one from being used may have come to hold for the old one, too.
+            let _ = control.send(Control::Rescan).await;
+        }
+    }
+    if tells {
+        drop(notify::ready());
+    }
 }
 
 /// Writes each change to the status file and to systemd, and drives the progress bar.

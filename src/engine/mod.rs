@@ -260,6 +260,7 @@ impl Engine {
                 break;
             }
         }
+        self.note_if_cut_short();
         self.ctx.ended.store(true, std::sync::atomic::Ordering::SeqCst);
         self.tasks.shutdown().await;
         let held = std::mem::take(&mut self.held);
@@ -353,6 +354,7 @@ impl Engine {
             }
             Control::Rescan => {
                 self.rescan_wanted = true;
+                self.look_at_folders();
                 if self.inbox_lost.is_some() {
                     self.next_scan = now;
                 }
@@ -392,6 +394,18 @@ impl Engine {
         self.ctx.config = Arc::new(config);
         self.rescan_wanted = true;
         tracing::info!("the configuration was read again");
+        self.look_at_folders();
+    }
+
+    /// Folders that lie in one another by now are told at once, and not only before the next send.
+    fn look_at_folders(&mut self) {
+        let (ctx, bytes) = (self.ctx.clone(), send::reserve(&self.ctx, self.pace.in_flight()));
+        self.spawn(async move {
+            let again = ctx.clone();
+            if let Ok(Some(trouble)) = ctx::blocking(move || again.site.trouble(bytes)).await {
+                ctx.send(Event::Trouble(trouble)).await;
+            }
+        });
     }
 
     /// When something is to be done although nothing happens.

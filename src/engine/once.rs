@@ -85,6 +85,25 @@ impl Engine {
         true
     }
 
+    /// A person ended `run --once` before it was through: what is left is told as what a pause leaves is.
+    pub(super) fn note_if_cut_short(&mut self) {
+        let waits = [
+            Reason::Settling,
+            Reason::FolderSettling,
+            Reason::PresetChanging,
+            Reason::Busy,
+            Reason::Planning,
+            Reason::Queued,
+        ];
+        let left = self.scans_done == 0
+            || !self.plans.is_empty()
+            || self.works.values().any(|w| w.lost.is_none())
+            || waits.iter().any(|reason| self.arrivals.counts(Reason::Queued).get(reason).is_some_and(|n| *n > 0));
+        if self.once && self.stopping.is_some() && self.ended.stopped_for.is_none() && left {
+            self.ended.stopped_for = Some("it was asked to".into());
+        }
+    }
+
     /// `run --once` ends although something is left; what is in flight ends first.
     fn stop_once(&mut self, why: String, now: Mono) -> bool {
         tracing::warn!(reason = %why, "stopping: the rest waits in the inbox");

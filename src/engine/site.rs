@@ -112,13 +112,23 @@ impl Site {
     /// Looks that no configured folder equals, contains or lies in another, before any is made.
     pub fn keep_apart(config: &Config, state_dir: &Path) -> Result<(), SiteError> {
         let folders = &config.folders;
-        keep_apart(&[
+        let mut all: Vec<(&str, &Path)> = vec![
             ("[folders] inbox", &folders.inbox),
             ("[folders] outbox", &folders.outbox),
             ("[folders] archive", &folders.archive),
             ("[folders] errors", &folders.errors),
             ("[service] state_dir", state_dir),
-        ])
+        ];
+        let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
+        let parent = folders.inbox.parent();
+        // As far as can be said before it is tried.
+        let beside = parent.filter(|parent| device(parent) == device(&folders.inbox)).map(|at| at.join("working"));
+        match (&folders.working, &beside) {
+            (Some(set), _) if *set != folders.inbox.join(INNER_WORKING) => all.push(("[folders] working", set)),
+            (None, Some(beside)) => all.push(("the working folder beside the inbox", beside)),
+            _ => {}
+        }
+        keep_apart(&all)
     }
 
     /// Looks that the state directory lies, or is going to lie, on a disk where a ledger is safe.

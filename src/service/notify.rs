@@ -45,9 +45,12 @@ pub fn reloading() -> io::Result<()> {
     send(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?])
 }
 
-/// The shutdown has begun.
-pub fn stopping() -> io::Result<()> {
-    send(&[NotifyState::Stopping])
+/// The shutdown has begun, and may take so long: also where the unit's own limit is shorter, since `grace` was made
+/// longer after it was written.
+pub fn stopping(within: Duration) -> io::Result<()> {
+    let within = u32::try_from(within.as_micros()).unwrap_or(u32::MAX);
+    send(&[NotifyState::Stopping])?;
+    send(&[NotifyState::ExtendTimeoutUsec(within)])
 }
 
 /// How often [`watchdog`] is due: half of `$WATCHDOG_USEC`. `None` when no watchdog is set, or when
@@ -143,7 +146,7 @@ mod tests {
         status("4 in work\nMAINPID=1").unwrap();
         assert!(watchdog());
         reloading().unwrap();
-        stopping().unwrap();
+        stopping(Duration::from_secs(7)).unwrap();
     }
 
     #[test]
@@ -162,6 +165,7 @@ mod tests {
         assert_eq!(first, "RELOADING=1");
         assert!(second.trim_end().strip_prefix("MONOTONIC_USEC=").unwrap().parse::<u64>().unwrap() > 0);
         assert_eq!(received(&socket), "STOPPING=1\n");
+        assert_eq!(received(&socket), "EXTEND_TIMEOUT_USEC=7000000\n");
     }
 
     #[test]

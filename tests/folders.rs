@@ -804,6 +804,23 @@ fn one_folder_does_not_starve_another_and_priority_goes_first() {
 }
 
 #[test]
+fn what_waits_at_the_start_goes_by_priority_from_the_first_one_on() {
+    let site = Site::new();
+    site.set("api.max_in_flight", 1);
+    for n in 0..6 {
+        site.put(format!("inbox/a/{n}.txt"), format!("a{n}"));
+    }
+    site.put("inbox/c/preset.toml", "priority = 5\n");
+    site.put("inbox/c/x.txt", "c1");
+    site.put("inbox/c/y.txt", "c2");
+    // All have been quiet for long.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(site.once(), 0, "{}", site.describe());
+    let prompts: Vec<_> = site.api.calls().iter().map(support::api::Request::prompt).collect();
+    assert_eq!(prompts[..2], ["c1", "c2"], "{prompts:?}");
+}
+
+#[test]
 fn polling_finds_what_events_would_have_told() {
     let site = Site::new();
     site.set("watch.backend", "poll").set("watch.poll_interval", "100ms").set("watch.rescan", "10m");

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
@@ -21,6 +22,9 @@ use super::read::folder_state;
 use super::site::Site;
 use super::start::lock_workings;
 use super::{BEHIND_A_CLAIM, Engine, InboxCheck, LOOK_AGAIN, Planning, SILENCE, look_at_inbox};
+
+/// So long the first drops wait after the first scan for what the presets say of their priority.
+const PRESETS_FIRST: Duration = Duration::from_millis(250);
 
 /// Pieces of a scan that are on their way to the loop, at most.
 const AHEAD: usize = 4;
@@ -247,6 +251,9 @@ impl Engine {
         }
         if everything && self.inbox_lost.is_none() {
             self.scans_done += 1;
+            if self.scans_done == 1 {
+                self.presets_until = Some(now + PRESETS_FIRST);
+            }
             let every = match self.backend {
                 Backend::Events => self.ctx.config.watch.rescan,
                 Backend::Poll { .. } => self.ctx.config.watch.poll_interval,

@@ -183,6 +183,8 @@ pub struct Engine {
     rescan_wanted: bool,
     next_scan: Mono,
     scans_done: u64,
+    /// What the presets of the first scan say is waited for until then.
+    presets_until: Option<Mono>,
     looking: bool,
     hints: HashMap<(RelPath, std::ffi::OsString), HintHow>,
     /// When the first of them is to be looked at.
@@ -427,6 +429,7 @@ impl Engine {
             wakes.extend(self.blocked.values().filter_map(|(_, at)| *at));
             wakes.extend(self.pace_wake());
             wakes.extend(self.look_at.filter(|_| !self.looking));
+            wakes.extend(self.presets_until);
             if !self.scanning {
                 wakes.push(self.next_scan);
             }

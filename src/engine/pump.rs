@@ -64,6 +64,10 @@ impl Engine {
         if !self.blocked.is_empty() || self.inbox_away().is_some() || self.scans_done == 0 || self.recovering {
             return;
         }
+        if self.presets_until.is_some_and(|until| now < until && !self.arrivals.presets_are_known()) {
+            return;
+        }
+        self.presets_until = None;
         let may = self.gate.may(now);
         if self.may_bury() {
             self.bury_doomed(now);

@@ -162,6 +162,7 @@ impl Engine {
             rescan_wanted: true,
             next_scan: Mono::default(),
             scans_done: 0,
+            presets_until: None,
             looking: false,
             hints: HashMap::new(),
             look_at: None,

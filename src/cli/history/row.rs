@@ -115,12 +115,10 @@ struct Bill {
 
 impl Bill {
     fn of(shot: &Shot) -> Self {
-        let last = match shot.state {
-            // Counted among the lost ones already.
-            ShotState::Unconfirmed { .. } => Billed::Unknown,
-            _ => shot.state.billed(),
-        };
-        let images = shot.unconfirmed + u32::from(last == Billed::Yes);
+        let last = shot.state.billed();
+        // An unconfirmed one is counted among the lost ones already.
+        let counts = last != Billed::No && !matches!(shot.state, ShotState::Unconfirmed { .. });
+        let images = shot.unconfirmed + u32::from(counts);
         // The receipt is that of the last send.
         let cost = shot.receipt.cost.filter(|_| last != Billed::No && images > 0);
         Self { images, cost, unpriced: images - u32::from(cost.is_some()) }
@@ -169,6 +167,8 @@ mod tests {
             (&twice, Some(0.04), (2, Some(0.04), 1)),
             (&[send.clone(), fail(Billed::No)], Some(9.0), (0, None, 0)),
             (&[send.clone(), fail(Billed::Yes)], None, (1, None, 1)),
+            (&[send.clone(), fail(Billed::Unknown)], None, (1, None, 1)),
+            (&[send.clone(), fail(Billed::Unknown)], Some(0.04), (1, Some(0.04), 0)),
             (&[send.clone(), lose(false)], None, (1, None, 1)),
             (&[send.clone(), lose(false)], Some(0.04), (1, Some(0.04), 0)),
             (&[send.clone(), lose(true), send.clone(), fail(Billed::No)], None, (1, None, 1)),

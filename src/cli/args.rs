@@ -327,7 +327,12 @@ pub struct Demo {
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  reimagined sandbox\n  reimagined sandbox --listen 127.0.0.1:8787 --latency 2s --credits 1\n  \
-        reimagined sandbox --requests-per-minute 5 --reply url\n  reimagined sandbox --fault 503 --fault cut"
+        reimagined sandbox --requests-per-minute 5 --reply url\n  reimagined sandbox --fault 503 --fault cut\n\n\
+        Words of a fault, several with commas between; in a prompt, with sandbox: before each:\n  \
+        503, or status=503 in a prompt    any status from 200 to 599\n  \
+        retry-after=2  delay=2s  say=words_with_this_for_blanks\n  \
+        json=error  json=url  json=base64  json=data  json=nested  image\n  \
+        cut  half  close  endless  html  empty  ok (no fault)"
 )]
 pub struct Sandbox {
     /// Where to listen; a loopback address, port 0 for any free port
@@ -348,12 +353,10 @@ pub struct Sandbox {
     /// In which form a result is answered: image, or JSON that holds it as url, base64, data or nested
     #[arg(long, value_name = "FORM")]
     pub reply: Option<String>,
-    /// In which form an upload is answered: `file_urls` or `urls`
-    #[arg(long, value_name = "FORM")]
+    /// In which form an upload is answered
+    #[arg(long, value_name = "FORM", help = "In which form an upload is answered: file_urls or urls")]
     pub upload_reply: Option<String>,
-    /// A fault for the next image request; given again, for the one after it, and so on: a status such as 503,
-    /// retry-after=SECONDS, delay=2s, `say=WORDS_WITH_THIS_FOR_BLANKS`, json=error (or url, base64, data, nested), image,
-    /// cut, close, endless, html, empty, half, or ok for none; several of them with commas between
+    /// A fault for the next image request, by the words below; given again, for the one after it, and so on
     #[arg(long = "fault", value_name = "WORD")]
     pub faults: Vec<String>,
 }

@@ -788,6 +788,17 @@ fn sends_are_counted_as_they_were_made() {
     });
     assert_eq!(code, 0, "{}", site.describe());
     assert_eq!(site.provenance("outbox/a.reimagined.json")["attempts"], 3);
+    // What a limit keeps from being sent is no send.
+    let site = Site::new();
+    site.set("limits.images_per_hour", 3).set("api.max_in_flight", 4);
+    site.put_picture("inbox/a.jpg");
+    site.put("inbox/a.toml", "seeds = [1, 2, 3, 4]\n");
+    assert_eq!(site.once(), 4, "{}", site.describe());
+    site.set("limits.images_per_hour", 0);
+    assert_eq!(site.once(), 0, "{}", site.describe());
+    for seed in 1..=4 {
+        assert_eq!(site.provenance(format!("outbox/a-{seed}.reimagined.json"))["attempts"], 1, "{seed}");
+    }
     let site = Site::new();
     site.set("retry.unconfirmed", "retry").set("retry.max_attempts", 2);
     site.api.on_model(|call| Answer::error(if call.n == 1 { 504 } else { 500 }, "oops"));

@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -280,6 +281,50 @@ fn a_working_folder_that_somebody_put_into_the_inbox_is_not_the_daemons() {
         assert_eq!(fs::read(site.path("inbox/more.jpg")).unwrap(), more, "{what}");
         outside.is_untouched(&site);
     }
+}
+
+#[test]
+fn a_link_to_a_working_folder_that_is_in_use_stops_nothing_and_writes_nothing() {
+    // Its own, and one with somebody's file in it that has the name of a lock.
+    for (what, target) in [("its own", "working"), ("another", "elsewhere")] {
+        let site = Site::new();
+        fs::create_dir_all(site.path("elsewhere")).unwrap();
+        fs::write(site.path("elsewhere/.lock"), "somebody's").unwrap();
+        symlink(site.path(target), site.path("inbox/.working")).unwrap();
+        site.put_picture("inbox/mine.jpg");
+        for _ in 0..2 {
+            assert_eq!(site.once(), 0, "{what}\n{}", site.describe());
+        }
+        assert_eq!(site.names("archive"), ["mine.jpg"], "{what}");
+        assert_eq!(site.text("elsewhere/.lock"), "somebody's");
+    }
+}
+
+#[test]
+fn an_inbox_that_somebody_has_locked_is_waited_for_and_an_outer_folder_is_theirs_to_lock() {
+    use std::io::{BufRead as _, BufReader};
+    let site = Site::new();
+    let lock = |path: &Path| {
+        let mut command = Command::new("flock");
+        command.arg(path).args(["sh", "-c", "echo held; cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        child
+    };
+    let mut others = lock(&site.path(""));
+    site.put_picture("inbox/a.jpg");
+    assert_eq!(site.once(), 0, "{}", site.describe());
+    let mut theirs = lock(&site.path("inbox"));
+    assert_eq!(site.once(), 5, "{}", site.describe());
+    let daemon = site.run();
+    site.wait_paused(&["locked by another program"]);
+    drop(theirs.stdin.take());
+    theirs.wait().unwrap();
+    site.put_picture("inbox/b.jpg");
+    site.wait_archived("b.jpg");
+    assert_eq!(daemon.stop(), 0);
+    drop(others.stdin.take());
+    others.wait().unwrap();
 }
 
 #[test]

@@ -83,7 +83,7 @@ async fn daemon(place: &Place, signals: &mut Signals, once: bool) -> Result<Ende
 
 /// Whether the demo showed what it is there to show.
 fn judge(place: &Place, ended: &Ended, made: usize) -> Result<(), Failure> {
-    if let Some(why) = &ended.stopped_for {
+    if let Some(why) = ended.stopped_for.as_ref().filter(|_| !ended.cut_short) {
         return Err(Failure::new(Code::Paused, format!("the demo stopped: {why}")));
     }
     if ended.failed > 0 || ended.broken_presets {

@@ -337,9 +337,8 @@ impl Locks for FolderLocks {
 
 fn not_locked(error: &LockError) -> Locked {
     match error {
-        LockError::Held { .. } | LockError::Taken { .. } => {
-            Locked::Held(format!("another daemon holds this inbox: {error}"))
-        }
+        LockError::Held { .. } => Locked::Held(format!("another daemon holds this inbox: {error}")),
+        LockError::Taken { .. } => Locked::Busy(error.to_string()),
         LockError::Io { .. } => Locked::Failed(error.to_string()),
     }
 }

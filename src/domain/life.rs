@@ -287,6 +287,14 @@ impl Shot {
         Ok(next)
     }
 
+    /// As it was before it was sent, where nothing left the machine.
+    #[must_use]
+    pub fn unsent(&self) -> Self {
+        let sends = self.sends.saturating_sub(1);
+        let first_sent = self.first_sent.filter(|_| sends > 0);
+        Self { state: ShotState::Due { not_before: None }, sends, first_sent, ..self.clone() }
+    }
+
     /// Whether any of its sends was billed, as far as that is known: an earlier one may have been where the last one
     /// surely was not.
     pub fn billed(&self) -> Billed {

@@ -57,7 +57,9 @@ impl Engine {
             billed: outcome.verdict.billed(),
             cost: outcome.receipt.cost,
         });
-        let not_sent = matches!(outcome.verdict, Verdict::Pause { why: PauseWhy::Network, .. });
+        // No connection, or no key to begin with.
+        let not_sent =
+            matches!(outcome.verdict, Verdict::Pause { why: PauseWhy::Network, .. }) || outcome.elapsed.is_zero();
         self.pace.ended(!not_sent);
         self.figures.credits = outcome.receipt.remaining_credits.or(self.figures.credits);
         if let Some(work) = self.works.get_mut(&id)
@@ -87,7 +89,7 @@ impl Engine {
             work.busy.remove(&no);
             if let Some(shot) = work.shot(no).cloned() {
                 // Never committed as sending, so the ledger has it as due.
-                work.set(Shot { state: ShotState::Due { not_before: None }, ..shot });
+                work.set(shot.unsent());
             }
             let place = work.place.clone();
             self.gate.not_sent(&place);
@@ -137,17 +139,11 @@ impl Engine {
             Next::UploadAgain => {
                 let (ctx, due) = (self.ctx.clone(), self.due_while_it_waits(id, &shot));
                 let Some(work) = self.works.get_mut(&id) else { return };
-                work.renewing.push((no, answer::message(verdict).to_owned()));
-                if work.renewing.len() > 1 {
-                    self.spawn(async move { send::record(&ctx, id, due).await });
-                } else {
-                    tracing::info!(drop = %place, "its reference was uploaded for an earlier drop and may be gone: uploaded again, sent once more");
-                    let (open, frozen) = (work.open.clone(), work.frozen.clone());
-                    self.spawn(async move {
-                        send::record(&ctx, id, due).await;
-                        send::upload_again(ctx, open, frozen).await;
-                    });
-                }
+                work.recording.insert(no, answer::message(verdict).to_owned());
+                self.spawn(async move {
+                    send::record(&ctx, id, due).await;
+                    ctx.send(Event::WaitsForUpload { drop: id, shot: no }).await;
+                });
             }
         }
         if self.gate.sends_back() {
@@ -164,6 +160,22 @@ impl Engine {
             work.set(due.clone());
         }
         due
+    }
+
+    /// It is committed that a shot, which was refused with an old upload, is due: the reference is uploaded again for it
+    /// and for all that wait by then.
+    pub(super) fn waits_for_upload(&mut self, id: DropId, no: ShotNo) {
+        let Some(work) = self.works.get_mut(&id) else { return };
+        let Some(refusal) = work.recording.remove(&no) else { return };
+        if work.with_old_url.remove(&no) {
+            return self.send_with_new_url(id, no);
+        }
+        work.renewing.push((no, refusal));
+        if work.renewing.len() == 1 {
+            tracing::info!(drop = %work.place, "its reference was uploaded for an earlier drop and may be gone: uploaded again, sent once more");
+            let (ctx, open, frozen) = (self.ctx.clone(), work.open.clone(), work.frozen.clone());
+            self.spawn(send::upload_again(ctx, open, frozen));
+        }
     }
 
     /// A shot that was refused with the reference's old URL goes out with the new one, once.
@@ -219,7 +231,7 @@ impl Engine {
                 work.open.drop.plan = work.frozen.to_text();
                 let shots = work.open.drop.shots.iter();
                 let out = shots.filter(|shot| matches!(shot.state, ShotState::Sending { .. }));
-                work.with_old_url = out.map(|shot| shot.no).collect();
+                work.with_old_url = out.map(|shot| shot.no).chain(work.recording.keys().copied()).collect();
                 for (no, _) in waited {
                     self.send_with_new_url(id, no);
                 }

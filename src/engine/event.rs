@@ -186,6 +186,11 @@ pub(super) enum Event {
         /// The names of the originals, where they were committed with the delivery.
         done: Result<Option<Filing>, String>,
     },
+    /// It is committed that it is due, and it waits for its reference to be uploaded again.
+    WaitsForUpload {
+        drop: DropId,
+        shot: ShotNo,
+    },
     Reuploaded {
         drop: DropId,
         done: Result<Frozen, Verdict>,

@@ -121,11 +121,8 @@ pub(super) fn keep_arrived(ctx: &Ctx, open: &OpenDrop, before: &Filing, mut chos
 /// Names that are free where the originals go. Blocks on the disk.
 pub(super) fn choose(ctx: &Ctx, open: &OpenDrop, fate: Fate, at_least: u32) -> Result<Filing, String> {
     let set = SetNames::new(&set_stem(open), moving(open));
-    let first = match fate {
-        // The set's number, so that result and original are found under the same name.
-        Fate::Archive => open.number.unwrap_or(1).max(at_least),
-        Fate::Errors => at_least,
-    };
+    // The set's number, so that results and originals are found under the same name.
+    let first = open.number.unwrap_or(1).max(at_least);
     let root = if fate == Fate::Archive { &ctx.site.archive } else { &ctx.site.errors };
     let names = |n: u32| {
         let mut names = set.members(n);
@@ -227,7 +224,7 @@ pub(super) fn reason(open: &OpenDrop) -> String {
 fn note_of(open: &OpenDrop) -> Note {
     let shots = &open.drop.shots;
     let label = place_of(&open.drop.folder, &open.drop.members).to_string();
-    let unconfirmed = shots.iter().any(|s| matches!(s.state, ShotState::Unconfirmed { .. }));
+    let unknown = shots.iter().any(|s| s.billed() == Billed::Unknown);
     let has_url = shots.iter().any(|s| matches!(s.state, ShotState::Failed { url: Some(_), .. }));
     let delivered: Vec<_> = shots
         .iter()
@@ -240,7 +237,7 @@ fn note_of(open: &OpenDrop) -> Note {
     let mut try_again = String::from(
         "Mend what is said above, then move the files of this drop from errors back into the same folder of the inbox (or run: reimagined retry PATH).",
     );
-    if unconfirmed {
+    if unknown {
         try_again.push_str(" What is marked \"billed: unknown\" may have been billed already: dropping it again sends it again and may be paid for twice.");
     }
     if !delivered.is_empty() {

@@ -438,7 +438,7 @@ impl Engine {
         }
         match held {
             Ok(held) => self.held = held,
-            Err(super::Locked::Held(why) | super::Locked::Failed(why)) => {
+            Err(super::Locked::Held(why) | super::Locked::Busy(why) | super::Locked::Failed(why)) => {
                 self.warn_once(&why);
                 self.inbox_lost = Some((why, self.ctx.clock.wall()));
                 self.next_scan = now + LOOK_AGAIN;

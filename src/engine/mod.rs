@@ -465,6 +465,7 @@ impl Engine {
             Event::Kept { drop, shot, kept } => self.kept(drop, shot, kept, now),
             Event::Fetched { drop, shot, fetched } => self.fetched(drop, shot, fetched, now),
             Event::Published { drop, number, now: shot, done } => self.published(drop, number, &shot, done, now),
+            Event::WaitsForUpload { drop, shot } => self.waits_for_upload(drop, shot),
             Event::Reuploaded { drop, done } => self.reuploaded(drop, done, now),
             Event::Stranded => self.stranded(now),
             Event::Recovered { found, all_back } => self.recovered(found, all_back, now),

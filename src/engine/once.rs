@@ -63,6 +63,15 @@ impl Engine {
         if !self.arrivals.presets_are_known() {
             return false;
         }
+        if self.goes_by_itself(now) {
+            return false;
+        }
+        self.list_what_stays();
+        true
+    }
+
+    /// Whether something lies in the inbox that only has to wait for a while.
+    fn goes_by_itself(&self, now: Mono) -> bool {
         let counts = self.arrivals.counts(Reason::Queued);
         let some = |reasons: &[Reason]| reasons.iter().any(|r| counts.get(r).is_some_and(|n| *n > 0));
         if some(&[
@@ -73,34 +82,23 @@ impl Engine {
             Reason::Planning,
             Reason::Queued,
         ]) {
-            return false;
+            return true;
         }
         // These end by themselves, unless a preset requires what never comes.
         let w = &self.ctx.config.watch;
         let soon = now + w.lone_wait.max(w.sidecar_wait) + Duration::from_secs(1);
-        if some(&[Reason::Sidecar, Reason::Image]) && self.arrivals.next_wake().is_some_and(|at| at <= soon) {
-            return false;
-        }
-        self.list_what_stays();
-        true
+        some(&[Reason::Sidecar, Reason::Image]) && self.arrivals.next_wake().is_some_and(|at| at <= soon)
     }
 
     /// A person ended `run --once` before it was through: what is left is told as what a pause leaves is.
     pub(super) fn note_if_cut_short(&mut self) {
-        let waits = [
-            Reason::Settling,
-            Reason::FolderSettling,
-            Reason::PresetChanging,
-            Reason::Busy,
-            Reason::Planning,
-            Reason::Queued,
-        ];
         let left = self.scans_done == 0
             || !self.plans.is_empty()
             || self.works.values().any(|w| w.lost.is_none())
-            || waits.iter().any(|reason| self.arrivals.counts(Reason::Queued).get(reason).is_some_and(|n| *n > 0));
+            || self.goes_by_itself(self.now());
         if self.once && self.stopping.is_some() && self.ended.stopped_for.is_none() && left {
             self.ended.stopped_for = Some("it was asked to".into());
+            self.ended.cut_short = true;
         }
     }
 

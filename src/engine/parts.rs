@@ -63,8 +63,7 @@ pub type Held = Box<dyn Any + Send>;
 
 /// Locks folders for this process. What it says is for a person.
 pub trait Locks: Send + Sync {
-    /// The inbox itself: nobody else may take anything from it, or from a folder in it, whatever working folder they
-    /// have.
+    /// The inbox itself: nobody else may take anything from it, whatever working folder they have.
     fn inbox(&self, inbox: &Path) -> Result<Held, Locked>;
 
     /// The working folder.
@@ -115,6 +114,8 @@ pub struct Host {
 pub enum Locked {
     /// Another daemon holds it.
     Held(String),
+    /// Somebody holds it, perhaps for a moment: it is waited for.
+    Busy(String),
     /// It could not be tried.
     Failed(String),
 }
@@ -152,6 +153,8 @@ pub struct Ended {
     pub broken_presets: bool,
     /// It ended although something was left that would have been sent: why.
     pub stopped_for: Option<String>,
+    /// It stopped since a person asked it to.
+    pub cut_short: bool,
 }
 
 /// What keeps the engine from running at all.

@@ -492,6 +492,10 @@ where
         };
         match ctx.record(step).await {
             Ok(()) => return,
+            Err(e @ LedgerError::Misused { .. }) => {
+                tracing::error!(error = %e, state = shot.state.word(), "a step that the ledger refuses was not recorded; please report this");
+                return;
+            }
             Err(e) => {
                 if tries == 0 {
                     tracing::error!(error = %e, state = shot.state.word(), "the ledger can't record a step; trying until it can");

@@ -13,6 +13,7 @@ use crate::domain::news::News;
 use crate::domain::pace::Pace;
 use crate::domain::status::{PauseKind, Status};
 use crate::inbox::Mounts;
+use crate::outbox::folder::Folder;
 use crate::outbox::listing::Listings;
 use crate::outbox::spool::Spool;
 use crate::reference::Budget;
@@ -30,12 +31,14 @@ use super::{
 /// is no longer one of the site's: what lies there is in that one's hands.
 pub(super) fn lock_workings(locks: &dyn Locks, site: &mut Site) -> Result<Vec<Held>, Locked> {
     let mut held = vec![locks.working(&site.working)?];
+    // A link inside the inbox leads nowhere that is ours.
+    site.other_working.take_if(|other| Folder::root(other).is_err());
     let Some(other) = &site.other_working else { return Ok(held) };
     match locks.former_working(other) {
         Ok(lock) => held.extend(lock),
         // In the inbox only a daemon of this very inbox can have it.
         Err(Locked::Held(why)) if other.starts_with(&site.inbox) => return Err(Locked::Held(why)),
-        Err(Locked::Held(why) | Locked::Failed(why)) => {
+        Err(Locked::Held(why) | Locked::Busy(why) | Locked::Failed(why)) => {
             tracing::warn!(reason = %why, folder = %other.display(), "this working folder is left alone");
             site.other_working = None;
         }
@@ -45,7 +48,7 @@ pub(super) fn lock_workings(locks: &dyn Locks, site: &mut Site) -> Result<Vec<He
 
 fn not_locked(why: Locked) -> EngineError {
     match why {
-        Locked::Held(text) => EngineError::Held(text),
+        Locked::Held(text) | Locked::Busy(text) => EngineError::Held(text),
         Locked::Failed(text) => EngineError::State(text),
     }
 }
@@ -68,28 +71,29 @@ impl Engine {
         let mut told_pause = None;
         let (mut site, inbox_lock) = loop {
             // Before anything is tried in it.
-            let inbox_lock = match std::fs::metadata(&config.folders.inbox) {
-                Ok(found) if found.is_dir() => Some(locks.inbox(&config.folders.inbox).map_err(not_locked)?),
-                _ => None,
+            let lock = match std::fs::metadata(&config.folders.inbox) {
+                Ok(found) if found.is_dir() => locks.inbox(&config.folders.inbox).map(Some),
+                _ => Ok(None),
             };
-            match Site::open(&config, &state_dir) {
-                Ok(site) => match inbox_lock {
-                    Some(lock) => break (site, lock),
+            let why = match lock {
+                Err(Locked::Busy(why)) if !once => why,
+                Err(why) => return Err(not_locked(why)),
+                Ok(lock) => match (Site::open(&config, &state_dir), lock) {
+                    (Ok(site), Some(lock)) => break (site, lock),
                     // It has come just now.
-                    None => continue,
+                    (Ok(_), None) => continue,
+                    (Err(e @ SiteError::NoInbox { .. }), _) if !once => e.to_string(),
+                    (Err(e), _) => return Err(EngineError::Wrong(e.to_string())),
                 },
-                Err(e @ SiteError::NoInbox { .. }) if !once => {
-                    let text = format!("{e}; it is waited for");
-                    if publish.send_if_modified(|status| status::lost(status, &text, since)) {
-                        tracing::warn!("{text}");
-                        tell.say(&News::Paused { kind: PauseKind::Inbox, reason: text.clone(), since, until: None });
-                        told_pause = Some(text);
-                    }
-                    if let Some(ready) = ready.take() {
-                        ready();
-                    }
-                }
-                Err(e) => return Err(EngineError::Wrong(e.to_string())),
+            };
+            let text = format!("{why}; it is waited for");
+            if publish.send_if_modified(|status| status::lost(status, &text, since)) {
+                tracing::warn!("{text}");
+                tell.say(&News::Paused { kind: PauseKind::Inbox, reason: text.clone(), since, until: None });
+                told_pause = Some(text);
+            }
+            if let Some(ready) = ready.take() {
+                ready();
             }
             let pause = beat.as_ref().map_or(LOOK_AGAIN, |(every, _)| (*every).min(LOOK_AGAIN));
             tokio::select! {

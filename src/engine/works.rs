@@ -46,6 +46,8 @@ pub(super) struct Work {
     pub answered: std::collections::HashMap<ShotNo, Mono>,
     /// Shots that wait for the reference to be uploaded again, each with its refusal; a worker does it for the first.
     pub renewing: Vec<(ShotNo, String)>,
+    /// Shots that are to wait for that, with their refusals, as soon as it is committed that they are due.
+    pub recording: std::collections::HashMap<ShotNo, String>,
     /// Shots that are out with the URL that the reference had before it was uploaded again.
     pub with_old_url: HashSet<ShotNo>,
 }
@@ -73,6 +75,7 @@ impl Work {
             since,
             answered: std::collections::HashMap::new(),
             renewing: Vec::new(),
+            recording: std::collections::HashMap::new(),
             with_old_url: HashSet::new(),
         }
     }

@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags};
 use rustix::io::Errno;
@@ -22,7 +23,7 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLO
 /// An open folder.
 #[derive(Debug)]
 pub struct Folder {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     path: PathBuf,
 }
 
@@ -78,7 +79,7 @@ impl Folder {
         let inner = root.file_name() == Some(OsStr::new(INNER_WORKING));
         let flags = if inner { FOLDER | OFlags::NOFOLLOW } else { FOLDER };
         match rustix::fs::openat(CWD, root, flags, Mode::empty()) {
-            Ok(fd) => Ok(Self { fd, path: root.to_path_buf() }),
+            Ok(fd) => Ok(Self { fd: Arc::new(fd), path: root.to_path_buf() }),
             Err(Errno::NOTDIR | Errno::LOOP) if inner => {
                 let link = root.is_symlink();
                 let what = if link { Obstacle::Symlink } else { Obstacle::NotAFolder };
@@ -105,7 +106,7 @@ impl Folder {
     /// The root itself is never made.
     pub fn made(root: &Path, rel: &RelPath) -> Result<Self, OutboxError> {
         let top = Self::root(root)?;
-        let mut folder = top.again()?;
+        let mut folder = top.again();
         for name in rel.as_path() {
             folder = match folder.step(name)? {
                 Some(next) => next,
@@ -246,7 +247,7 @@ impl Folder {
     pub fn step(&self, name: &OsStr) -> Result<Option<Self>, OutboxError> {
         let path = self.at(name);
         match rustix::fs::openat(&self.fd, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { fd, path })),
+            Ok(fd) => Ok(Some(Self { fd: Arc::new(fd), path })),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 let link = self.look(name)?.is_some_and(|entry| entry.kind == FileType::Symlink);
@@ -258,9 +259,8 @@ impl Folder {
     }
 
     /// Another handle of it.
-    pub(super) fn again(&self) -> Result<Self, OutboxError> {
-        let fd = self.fd.try_clone().map_err(|e| OutboxError::new("open the folder", &self.path, e))?;
-        Ok(Self { fd, path: self.path.clone() })
+    pub(super) fn again(&self) -> Self {
+        Self { fd: Arc::clone(&self.fd), path: self.path.clone() }
     }
 
     fn make(&self, name: &OsStr, like: &Self) -> Result<Self, OutboxError> {

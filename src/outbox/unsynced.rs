@@ -36,7 +36,7 @@ impl Unsynced {
     /// A name has come into `folder`, or changed in it.
     pub(super) fn gained(&mut self, folder: &Folder) -> Result<(), OutboxError> {
         if let Entry::Vacant(place) = self.gained.entry(folder.id()?) {
-            place.insert(folder.again()?);
+            place.insert(folder.again());
         }
         Ok(())
     }
@@ -55,7 +55,7 @@ impl Unsynced {
     fn note_lost(&mut self, folder: &Folder, goes: Option<(PathBuf, RelPath)>) -> Result<(), OutboxError> {
         match self.lost.entry(folder.id()?) {
             Entry::Vacant(place) => {
-                place.insert(Lost { folder: folder.again()?, goes });
+                place.insert(Lost { folder: folder.again(), goes });
             }
             Entry::Occupied(mut place) => {
                 let lost = place.get_mut();

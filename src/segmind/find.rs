@@ -195,7 +195,7 @@ pub(super) fn says(json: &Value, of: &dyn Fn(&str) -> bool) -> bool {
     match json {
         Value::String(text) => of(text),
         Value::Array(items) => items.iter().any(|item| says(item, of)),
-        Value::Object(map) => map.values().any(|value| says(value, of)),
+        Value::Object(map) => map.iter().any(|(key, value)| !ECHO.contains(&key.as_str()) && says(value, of)),
         _ => false,
     }
 }
@@ -225,6 +225,7 @@ pub(super) fn asset_urls(json: &Value) -> Vec<String> {
         _ => {}
     }
     found.retain(|text| text.contains("://"));
+    found.truncate(64);
     found
 }
 

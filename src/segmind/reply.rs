@@ -518,6 +518,7 @@ mod tests {
         for body in [
             "",
             r#"{"error":"busy","timeout":30}"#,
+            r#"{"error":"busy","input":{"prompt":"people at a polling station"}}"#,
             "<html><script>setTimeout(f, 1)</script>503 Service Unavailable</html>",
             r#"{"error":"sometimes"}"#,
         ] {

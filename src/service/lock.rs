@@ -1,5 +1,6 @@
 //! One daemon per inbox and per state directory: a file that is locked as long as its holder lives. An inbox is locked
-//! itself, too: daemons whose working folders differ would not meet in one of those.
+//! itself, too: daemons whose working folders differ would not meet in one of those. Whoever may enter the inbox can lock
+//! it, so that alone says nothing of a daemon.
 //!
 //! The lock is the kernel's (`flock`), so a crash releases it and a file that was left behind means nothing.
 //! The holder's process number stands in the file for people; it is never what decides. The file stays when
@@ -27,6 +28,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Lock {
     file: File,
+    /// The process number stands in it.
+    says_who: bool,
 }
 
 /// Why a lock could not be taken.
@@ -41,7 +44,7 @@ pub enum LockError {
         pid: Option<u32>,
     },
     /// Another process holds a folder itself.
-    #[error("{} is locked by another program, most likely a daemon whose inbox it is, or lies in it or around it", .path.display())]
+    #[error("the inbox {} is locked by another program", .path.display())]
     Taken {
         /// The folder.
         path: PathBuf,
@@ -64,7 +67,7 @@ impl Lock {
         Self::take_with(path, OFlags::RDWR | OFlags::CREATE)
     }
 
-    /// [`Self::take`] where the file is there; `None` where it is not, and nobody has a lock then.
+    /// [`Self::take`] where the file is there, without a word in it; `None` where it is not, and nobody has a lock then.
     pub fn take_existing(path: &Path) -> Result<Option<Self>, LockError> {
         match Self::take_with(path, OFlags::RDWR) {
             Err(LockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -79,8 +82,11 @@ impl Lock {
             let mut file = open(path, how).map_err(fail)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_at(&file, path) => {
-                    write_pid(&mut file).map_err(fail)?;
-                    return Ok(Self { file });
+                    let says_who = how.contains(OFlags::CREATE);
+                    if says_who {
+                        write_pid(&mut file).map_err(fail)?;
+                    }
+                    return Ok(Self { file, says_who });
                 }
                 // Somebody removed the file between opening and locking: what we hold is a lock on nothing.
                 Ok(()) => {}
@@ -97,36 +103,31 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         // The number of an ended process would be misleading; the lock itself goes with the file.
-        let _ = self.file.set_len(0);
+        if self.says_who {
+            let _ = self.file.set_len(0);
+        }
     }
 }
 
-/// An inbox that is held, until this is dropped or the process ends: its own directory, and that no folder around it
-/// becomes one. Nothing is written there. Filesystems that cannot lock a directory (NFS) leave it to the lock in
-/// `working/`.
+/// An inbox that is held, until this is dropped or the process ends: its own directory. Nothing is written there.
+/// Filesystems that cannot lock a directory (NFS) leave it to the lock in `working/`.
 #[derive(Debug)]
 pub struct InboxLock {
-    _folders: Vec<File>,
+    _folder: Option<File>,
 }
 
 impl InboxLock {
-    /// Takes the lock of `inbox`, which must be there. May block for 0.3 s for it and for each folder around it.
+    /// Takes the lock of `inbox`, which must be there and may not lie in another daemon's. [`LockError::Held`] where a
+    /// daemon has it, [`LockError::Taken`] where nobody knows who has. May block for 0.3 s.
     pub fn take(inbox: &Path) -> Result<Self, LockError> {
-        let fail = |source: io::Error| LockError::Io { path: inbox.to_path_buf(), source };
-        let real = inbox.canonicalize().map_err(fail)?;
-        let device = |path: &Path| rustix::fs::stat(path).ok().map(|stat| (stat.st_dev, stat.st_mode));
-        let own = device(&real).map(|(dev, _)| dev);
-        let mut folders = Vec::new();
-        folders.extend(hold(&real, FlockOperation::NonBlockingLockExclusive)?);
-        // What lies in an inbox is that daemon's to take. A folder for everybody (/tmp) is nobody's inbox, and others
-        // lock it for other reasons.
-        let around = real.ancestors().skip(1).map(|path| (path, device(path)));
-        for (path, found) in around.take_while(|(_, found)| found.map(|(dev, _)| dev) == own) {
-            if found.is_some_and(|(_, mode)| mode & 0o1000 == 0) {
-                folders.extend(hold(path, FlockOperation::NonBlockingLockShared)?);
+        let real = inbox.canonicalize().map_err(|source| LockError::Io { path: inbox.to_path_buf(), source })?;
+        for around in real.ancestors().skip(1) {
+            // What others lock there for other reasons is theirs.
+            if let Err(held @ LockError::Held { .. }) = hold(around, FlockOperation::NonBlockingLockShared) {
+                return Err(held);
             }
         }
-        Ok(Self { _folders: folders })
+        Ok(Self { _folder: hold(&real, FlockOperation::NonBlockingLockExclusive)? })
     }
 }
 
@@ -139,10 +140,38 @@ fn hold(path: &Path, how: FlockOperation) -> Result<Option<File>, LockError> {
         match rustix::fs::flock(&folder, how) {
             Ok(()) => return Ok(Some(folder.into())),
             Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < give_up => std::thread::sleep(PAUSE),
-            Err(Errno::WOULDBLOCK) => return Err(LockError::Taken { path: path.to_path_buf() }),
+            Err(Errno::WOULDBLOCK) => {
+                let path = path.to_path_buf();
+                return Err(match daemon_of(&path, rustix::fs::fstat(&folder).map_or(0, |stat| stat.st_ino)) {
+                    Probe::Held(pid) => LockError::Held { path, pid },
+                    Probe::Free => LockError::Taken { path },
+                });
+            }
             Err(_) => return Ok(None),
         }
     }
+}
+
+/// The daemon that has locked this inbox, if it is one: it holds a working folder where inboxes have them, or it is seen
+/// in the kernel's list. Anybody who may enter a folder can lock it.
+fn daemon_of(inbox: &Path, inode: u64) -> Probe {
+    let beside = inbox.parent().map(|parent| parent.join("working"));
+    for working in [Some(inbox.join(".working")), beside].into_iter().flatten() {
+        if let Ok(held @ Probe::Held(_)) = probe(&working.join(WORKING_LOCK)) {
+            return held;
+        }
+    }
+    let name = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    let own = name("self");
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    // 3: FLOCK  ADVISORY  WRITE 31656 fe:00:10305572 0 EOF
+    let holder = locks.lines().find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, place, ..] = words[..] else { return None };
+        let same = place.rsplit(':').next()?.parse() == Ok(inode);
+        (same && own.is_some() && name(pid) == own).then(|| pid.parse().ok())
+    });
+    holder.map_or(Probe::Free, Probe::Held)
 }
 
 /// Whether a lock is held, and by whom.
@@ -245,23 +274,55 @@ mod tests {
     }
 
     #[test]
-    fn an_inbox_keeps_others_from_itself_from_what_lies_in_it_and_from_what_is_around_it() {
+    fn an_inbox_keeps_other_daemons_from_itself_and_from_what_lies_in_it() {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
         std::fs::create_dir_all(at("a/inbox/look")).unwrap();
         std::fs::create_dir_all(at("a/other")).unwrap();
         std::os::unix::fs::symlink(at("a/inbox"), at("link")).unwrap();
         let held = InboxLock::take(&at("a/inbox")).unwrap();
-        for taken in ["a/inbox", "link", "a/inbox/look", "a"] {
+        for taken in ["a/inbox", "link", "a/inbox/look"] {
             let error = InboxLock::take(&at(taken)).unwrap_err();
-            assert!(matches!(error, LockError::Taken { .. }), "{taken}: {error}");
+            // This very process, so by its name it is one.
+            assert!(matches!(&error, LockError::Held { pid: Some(pid), .. } if *pid == std::process::id()), "{error}");
         }
         InboxLock::take(&at("a/other")).unwrap();
         drop(held);
-        for free in ["a/inbox", "link", "a/inbox/look", "a"] {
+        for free in ["a/inbox", "link", "a/inbox/look"] {
             InboxLock::take(&at(free)).unwrap();
         }
         assert_eq!(std::fs::read_dir(at("a/inbox")).unwrap().count(), 1, "nothing is written");
+    }
+
+    #[test]
+    fn what_other_programs_lock_is_told_from_a_daemons() {
+        let folder = tempfile::tempdir().unwrap();
+        let inbox = folder.path().join("inbox");
+        std::fs::create_dir(&inbox).unwrap();
+        let hold = |path: &Path| {
+            let mut command = Command::new("flock");
+            command.arg(path).args(["sh", "-c", "echo held; cat"]);
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+            child
+        };
+        let end = |mut child: std::process::Child| {
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        };
+        let child = hold(folder.path());
+        InboxLock::take(&inbox).unwrap();
+        end(child);
+        let child = hold(&inbox);
+        assert!(matches!(InboxLock::take(&inbox).unwrap_err(), LockError::Taken { .. }));
+        // A daemon of another name, or one that is not seen from here.
+        let working = folder.path().join("working");
+        std::fs::create_dir(&working).unwrap();
+        let lock = Lock::take(&working.join(WORKING_LOCK)).unwrap();
+        assert!(matches!(InboxLock::take(&inbox).unwrap_err(), LockError::Held { pid: Some(_), .. }));
+        drop(lock);
+        end(child);
+        InboxLock::take(&inbox).unwrap();
     }
 
     #[test]
@@ -274,6 +335,10 @@ mod tests {
         let held = Lock::take_existing(&path).unwrap();
         assert!(held.is_some());
         assert!(matches!(Lock::take_existing(&path).unwrap_err(), LockError::Held { .. }));
+        drop(held);
+        std::fs::write(&path, "somebody's").unwrap();
+        drop(Lock::take_existing(&path).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
     }
 
     /// Runs in a child process of the test below, and does nothing elsewhere.

@@ -164,13 +164,13 @@ impl Removal {
 
     fn folders(&mut self, places: &Places) {
         let own = places.config.parent();
+        let base = places.base();
+        let mut folders: Vec<PathBuf> = match places.whose {
+            Whose::System => texts::system_folders().into_iter().map(|made| places.at(&made.path)).collect(),
+            Whose::User => [base.clone()].into_iter().chain(usual_folders(&base)).collect(),
+        };
         // A configuration that stays has its folders.
         if self.unconfigured(places) {
-            let base = places.base();
-            let mut folders: Vec<PathBuf> = match places.whose {
-                Whose::System => texts::system_folders().into_iter().map(|made| places.at(&made.path)).collect(),
-                Whose::User => [base.clone()].into_iter().chain(usual_folders(&base)).collect(),
-            };
             if places.whose == Whose::User {
                 let folder = base.join("inbox").join(SAMPLE);
                 let sample = folder.join("preset.toml");
@@ -192,6 +192,18 @@ impl Removal {
             for folder in folders {
                 self.folder(folder);
             }
+        } else {
+            for folder in folders {
+                let left = fs::read_dir(&folder).map_or(0, |entries| entries.filter_map(Result::ok).count());
+                if left > 0 {
+                    let why = "as the configuration does";
+                    self.stays.push(format!(
+                        "{}/  {left} {} in it, {why}",
+                        show(folder.as_os_str()),
+                        entries_word(left)
+                    ));
+                }
+            }
         }
         if let Some(own) = own {
             self.folder(own.to_path_buf());
@@ -205,8 +217,7 @@ impl Removal {
             self.going.insert(folder.clone());
             self.folders.push(folder);
         } else {
-            let entries = if left == 1 { "entry" } else { "entries" };
-            self.stays.push(format!("{}/  {left} {entries} in it", show(folder.as_os_str())));
+            self.stays.push(format!("{}/  {left} {} in it", show(folder.as_os_str()), entries_word(left)));
         }
     }
 
@@ -305,6 +316,10 @@ impl Removal {
         manager.and(self.reload.as_ref()).map_or(Ok(()), Program::run)?;
         Ok(stayed)
     }
+}
+
+fn entries_word(count: usize) -> &'static str {
+    if count == 1 { "entry" } else { "entries" }
 }
 
 fn only(folder: &Path, file: &Path) -> bool {

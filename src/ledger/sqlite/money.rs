@@ -107,10 +107,10 @@ pub(super) fn judge(tx: &Connection, id: DropId, shot: ShotNo, billed: Billed, c
         }
         None => {}
         Some(word) => {
-            // What is surely billed stays so.
+            // What is surely billed stays so. What would change nothing writes nothing: two indexes hold these.
             tx.prepare_cached(
                 "UPDATE sends SET billed = CASE billed WHEN 'yes' THEN billed ELSE ?2 END, cost = coalesce(?3, cost)
-                 WHERE row = ?1",
+                 WHERE row = ?1 AND (billed NOT IN ('yes', ?2) OR ?3 IS NOT NULL AND cost IS NOT ?3)",
             )?
             .execute(params![row, word, cost])?;
         }

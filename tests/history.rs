@@ -95,9 +95,9 @@ fn everything_that_was_made_is_told_while_the_daemon_runs() {
     insta::assert_snapshot!(steady(&text(&site, &[])), @r"
     delivered    $0.04       two.jpg (1 of 2) -> two-7.png  [seed 7, request r-]
     delivered    $0.04       two.jpg (2 of 2) -> two-8.png  [seed 8, request r-]
-    failed       -           autumn/refused.jpg: HTTP 422: no: [URL]  [request r-no]
+    failed       -           autumn/refused.jpg: HTTP 422: no: [asset URL]  [request r-no]
     delivered    $0.04       autumn/late/partly.jpg (1 of 2) -> autumn/late/partly-1.png  [seed 1, request r-]
-    failed       -           autumn/late/partly.jpg (2 of 2): HTTP 422: no: [URL]  [seed 2, request r-no]
+    failed       -           autumn/late/partly.jpg (2 of 2): HTTP 422: no: [asset URL]  [seed 2, request r-no]
     unconfirmed  no price    unconfirmed.jpg: the request was sent, then the connection was lost: error sending request: client error (SendRequest): connection closed before message completed  [seed 5]
     delivered    no price    unpriced.jpg -> unpriced.png  [request r-]
     failed       -           =cmd,\n.pdf: this is no kind of file that is taken: pictures (.jpg .jpeg .png .webp .tif .tiff .bmp .gif) and sidecars (.txt .toml .json) are

@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::*;
 use crate::domain::kinds::{Why, classify};
 
+mod late;
+
 pub(super) const RULES: Rules = Rules {
     settle: Duration::from_secs(2),
     folder_settle: Duration::from_secs(3),
@@ -354,48 +356,6 @@ fn a_name_in_work_makes_its_namesake_wait_and_its_sidecar_late() {
     inbox.gone("", "a.jpg.txt");
     inbox.see("", "a.txt", 9, How::RenamedIn);
     assert_eq!(inbox.goes_after(), Some((30_000, strings(&["a.txt"]))));
-}
-
-#[test]
-fn what_is_late_stays_late_however_long_nothing_goes_to_errors() {
-    let mut inbox = plain();
-    inbox.see("", "a.jpg", 9, How::Closed);
-    inbox.ms += 1000;
-    let first = inbox.out().remove(0);
-    inbox.arrivals.claimed(&first, inbox.now(), 77);
-    inbox.arrivals.filed(&RelPath::root(), OsStr::new("a"), inbox.now());
-    inbox.see("", "a.txt", 9, How::RenamedIn);
-    // A pause: nobody takes what goes to errors.
-    for _ in 0..10 {
-        inbox.ms += 600_000;
-        inbox.arrivals.tick(inbox.now());
-        assert!(!inbox.arrivals.has_ready());
-    }
-    assert_eq!(inbox.told(), strings(&["a.txt LateSidecar"]));
-    // When it is gone, so is the name.
-    inbox.gone("", "a.txt");
-    inbox.ms += 1_200_000;
-    inbox.arrivals.tick(inbox.now());
-    inbox.see("", "a.txt", 9, How::RenamedIn);
-    assert_eq!(inbox.goes_after(), Some((30_000, strings(&["a.txt"]))));
-}
-
-#[test]
-fn a_tied_sidecar_is_late_for_each_image_of_its_stem() {
-    let mut inbox = plain();
-    for name in ["a.jpg", "a.png"] {
-        inbox.see("", name, 9, How::Closed);
-        inbox.ms += 1000;
-        let went = inbox.out().remove(0);
-        inbox.arrivals.claimed(&went, inbox.now(), 77);
-        inbox.arrivals.filed(&RelPath::root(), OsStr::new("a"), inbox.now());
-    }
-    for late in ["a.jpg.txt", "a.png.txt", "a.txt"] {
-        inbox.see("", late, 9, How::RenamedIn);
-        let goes = vec![format!("{late} LateSidecar")];
-        assert_eq!(inbox.goes_after(), Some((30_000, goes)));
-        inbox.gone("", late);
-    }
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn what_has_no_meaning_is_refused_and_writes_nothing() {
     failed(&mut ledger, &a_drop(2, 1), 0);
     let before = (ledger.open_drops().unwrap(), ledger.usage(&at(0)).unwrap());
     let sending = before.0[0].drop.shots[0].clone();
-    let due = Shot::new(ShotNo(0), None);
+    let due = sending.apply(ShotEvent::GiveBack { not_before: None, counts: false }).unwrap();
     let no_such = Shot { no: ShotNo(7), ..sending.clone() };
     let filing = Filing { fate: Fate::Archive, names: vec![], note: None };
     let refused = |result: Result<(), LedgerError>, what: &str| {
@@ -105,6 +105,8 @@ fn what_has_no_meaning_is_refused_and_writes_nothing() {
     refused(ledger.send(id(1), &due, NONE, &at(0)).map(drop), "sent to be due");
     refused(ledger.send(id(1), &no_such, NONE, &at(0)).map(drop), "no such shot");
     refused(ledger.step(id(1), &no_such, Billed::No), "no such shot");
+    let earlier = Shot { last_sent: Some(wall_at(-9)), ..due.clone() };
+    refused(ledger.step(id(1), &earlier, Billed::No), "what came of an earlier send");
     for n in [2, 99] {
         refused(ledger.send(id(n), &sending, NONE, &at(0)).map(drop), "send");
         refused(ledger.step(id(n), &due, Billed::No), "step");

@@ -5,8 +5,9 @@
 
 use std::io::BufReader;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{MulDiv, PixelType, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x2, U8x3, U8x4};
+use fast_image_resize::{MulDiv, PixelTrait, ResizeOptions, Resizer};
 use image::codecs::{bmp, gif, jpeg, png, tiff, webp};
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageBuffer, ImageDecoder, ImageResult, Limits};
@@ -164,31 +165,38 @@ impl Pixels {
         if (width, height) == (self.width, self.height) {
             return Ok(self);
         }
-        let kind = match self.channels {
-            1 => PixelType::U8,
-            2 => PixelType::U8x2,
-            3 => PixelType::U8x3,
-            _ => PixelType::U8x4,
+        let mut data = vec![0; width as usize * height as usize * usize::from(self.channels)];
+        let small = (width, height, data.as_mut_slice());
+        let done = match self.channels {
+            1 => self.scale_into::<U8>(small),
+            2 => self.scale_into::<U8x2>(small),
+            3 => self.scale_into::<U8x3>(small),
+            _ => self.scale_into::<U8x4>(small),
         };
-        let failed = |e: &dyn std::fmt::Display| format!("it can't be scaled: {e}");
+        done.map_err(|e| format!("it can't be scaled: {e}"))?;
+        Ok(Self { width, height, channels: self.channels, data })
+    }
+
+    /// By its kind of pixels, so that nothing of the others is in the program.
+    fn scale_into<P: PixelTrait>(
+        &mut self,
+        (width, height, small): (u32, u32, &mut [u8]),
+    ) -> Result<(), Box<dyn std::error::Error>> {
         // Colours of transparent pixels must not bleed; done in place, the resizer would copy everything.
         let alpha = MulDiv::new();
         if self.has_alpha() {
-            let mut whole =
-                Image::from_slice_u8(self.width, self.height, &mut self.data, kind).map_err(|e| failed(&e))?;
-            alpha.multiply_alpha_inplace(&mut whole).map_err(|e| failed(&e))?;
+            let mut whole = TypedImage::<P>::from_buffer(self.width, self.height, &mut self.data)?;
+            alpha.multiply_alpha_inplace_typed(&mut whole)?;
         }
-        let mut small = Image::new(width, height, kind);
-        {
-            let whole = ImageRef::new(self.width, self.height, &self.data, kind).map_err(|e| failed(&e))?;
-            let options = ResizeOptions::new().use_alpha(false);
-            Resizer::new().resize(&whole, &mut small, Some(&options)).map_err(|e| failed(&e))?;
-        }
+        let mut small = TypedImage::<P>::from_buffer(width, height, small)?;
+        let whole = TypedImageRef::<P>::from_buffer(self.width, self.height, &self.data)?;
+        let options = ResizeOptions::new().use_alpha(false);
+        Resizer::new().resize_typed(&whole, &mut small, Some(&options))?;
         self.data = Vec::new();
         if self.has_alpha() {
-            alpha.divide_alpha_inplace(&mut small).map_err(|e| failed(&e))?;
+            alpha.divide_alpha_inplace_typed(&mut small)?;
         }
-        Ok(Self { width, height, channels: self.channels, data: small.into_vec() })
+        Ok(())
     }
 
     /// The picture turned upright.

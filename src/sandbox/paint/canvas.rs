@@ -3,8 +3,9 @@
 //! Promises about one megapixel with the reference's aspect ratio. Very long pictures are held at
 //! [`MAX_EDGE`]; then the ratio gives way, because nothing sensible is left of the picture anyway.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use thiserror::Error;
 
 /// Pixels of a result.
@@ -71,13 +72,23 @@ pub(super) fn resize(bytes: &[u8], channels: usize, from: Size, to: Size) -> Res
     if from == to {
         return Ok(bytes.to_vec());
     }
-    let fail = |why: String| PaintError::Scale { from: from.to_string(), to: to.to_string(), why };
-    let kind = if channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-    let source = ImageRef::new(from.width, from.height, bytes, kind).map_err(|e| fail(e.to_string()))?;
-    let mut target = Image::new(to.width, to.height, kind);
+    let mut target = vec![0; to.width as usize * to.height as usize * channels];
+    let scaled = match channels {
+        1 => resize_into::<U8>((bytes, from), (&mut target, to)),
+        _ => resize_into::<U8x3>((bytes, from), (&mut target, to)),
+    };
+    scaled.map_err(|why| PaintError::Scale { from: from.to_string(), to: to.to_string(), why: why.to_string() })?;
+    Ok(target)
+}
+
+fn resize_into<P: PixelTrait>(
+    (bytes, from): (&[u8], Size),
+    (target, to): (&mut [u8], Size),
+) -> Result<(), Box<dyn std::error::Error>> {
+    let source = TypedImageRef::<P>::from_buffer(from.width, from.height, bytes)?;
+    let mut target = TypedImage::<P>::from_buffer(to.width, to.height, target)?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
-    Resizer::new().resize(&source, &mut target, &options).map_err(|e| fail(e.to_string()))?;
-    Ok(target.into_vec())
+    Ok(Resizer::new().resize_typed(&source, &mut target, &options)?)
 }
 
 /// A soft copy of a plane: scaled down by `by` and up again.

@@ -241,6 +241,25 @@ fn a_second_daemon_for_the_same_inbox_or_state_is_refused() {
     assert_eq!(site.once(), 0, "the locks went with it");
 }
 
+/// The one around it is started later, so that nothing keeps it from starting.
+#[test]
+fn the_working_folder_of_a_daemon_whose_inbox_lies_in_another_is_left_to_it() {
+    let site = Site::new();
+    fs::create_dir_all(site.path("inbox/look")).unwrap();
+    site.serve_pictures().set("folders.inbox", "inbox/look");
+    site.put_picture("inbox/look/a.jpg");
+    let (gate, daemon) = held(&site);
+    assert!(site.has("inbox/working/a.jpg"));
+    site.set("folders.inbox", "inbox").set("service.state_dir", "other-state");
+    assert_eq!(site.once(), 0, "{}", site.logs());
+    assert!(site.logs().contains("is the working folder of another daemon"), "{}", site.logs());
+    assert!(site.has("inbox/working/a.jpg"));
+    gate.open();
+    site.wait_archived("a.jpg");
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(site.api.calls().len(), 1);
+}
+
 /// As between a daemon on a machine and one in a container that was given the inbox alone.
 #[test]
 fn what_another_daemon_of_the_same_inbox_has_in_flight_is_left_to_it() {

@@ -20,7 +20,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::thread::LedgerThread;
 use crate::segmind::Client;
 use crate::service::hooks::Hooks;
-use crate::service::lock::{InboxLock, Lock, LockError, STATE_LOCK, WORKING_LOCK};
+use crate::service::lock::{self, InboxLock, Lock, LockError, STATE_LOCK, WORKING_LOCK};
 use crate::service::monitor::Monitor;
 use crate::service::signals::{Signal, Signals};
 use crate::service::{logging, notify, status_file};
@@ -225,7 +225,10 @@ async fn reload(
     }
     let path = file.to_path_buf();
     let read = tokio::task::spawn_blocking(move || {
-        let config = Config::load(&path).map_err(|problems| format!("is broken; the old one stays:\n{problems}"))?;
+        // A line for each mistake, and in the log one for all.
+        let lines = |problems: String| problems.replace('\n', "; ");
+        let config = Config::load(&path)
+            .map_err(|problems| format!("is broken; the old one stays: {}", lines(problems.to_string())))?;
         let stays = |why: String| format!("cannot be used; the old one stays: {why}");
         let state_dir = setup::state_dir(&config).map_err(|e| stays(e.text))?;
         // For its folders it takes a restart, which would fail then.
@@ -318,6 +321,7 @@ fn config_waits(reason: &str) -> bool {
 }
 
 /// The kernel's locks on folders.
+#[derive(Debug)]
 struct FolderLocks;
 
 impl Locks for FolderLocks {
@@ -327,6 +331,10 @@ impl Locks for FolderLocks {
 
     fn working(&self, working: &Path) -> Result<Held, Locked> {
         Lock::take(&working.join(WORKING_LOCK)).map(|lock| Box::new(lock) as Held).map_err(|e| not_locked(&e))
+    }
+
+    fn is_in_work(&self, folder: &Path) -> bool {
+        lock::is_in_work(folder)
     }
 
     fn former_working(&self, working: &Path) -> Result<Option<Held>, Locked> {

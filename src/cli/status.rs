@@ -194,7 +194,11 @@ impl Page<'_> {
         let number = status.broken_presets.len();
         self.entry("Broken presets", &format!("{bad}{number}{bad:#}; their folders wait"));
         for preset in &status.broken_presets {
-            self.detail(&format!("{}  {}", show_text(&preset.file), show_text(&preset.reason)));
+            let mut lines = preset.reason.lines();
+            self.detail(&format!("{}  {}", show_text(&preset.file), show_text(lines.next().unwrap_or_default())));
+            for line in lines {
+                self.detail(&format!("  {}", show_text(line)));
+            }
         }
     }
 
@@ -335,7 +339,7 @@ mod tests {
             ignored_files: vec![Ignored { file: ".DS_Store".into(), why: "its name begins with a dot".into() }],
             broken_presets: vec![BrokenPreset {
                 file: "cafe/preset.toml".into(),
-                reason: "line 3: unknown key".into(),
+                reason: "line 3: unknown key\nline 4: another".into(),
             }],
             damaged_ledgers: Vec::new(),
             limit_until: Some(at("2026-11-23T15:30:00Z")),
@@ -378,6 +382,7 @@ mod tests {
           and 3 more
         Broken presets: 1; their folders wait
           cafe/preset.toml  line 3: unknown key
+            line 4: another
         Failed:         2
           2026-11-22 09:30  cafe/x.jpg  refused by moderation
           and 1 more

@@ -109,6 +109,7 @@ pub(super) struct Ctx {
     pub studio: super::studio::Studio,
     pub uploads: Arc<SingleFlight>,
     pub last_look: Arc<LastLook>,
+    pub locks: Arc<dyn super::Locks>,
     pub closing: Arc<super::closing::Closing>,
     /// The loop has ended: nothing is begun any more.
     pub ended: Arc<AtomicBool>,

@@ -59,7 +59,7 @@ async fn file_all(ctx: &Ctx, open: &mut OpenDrop) -> Result<FiledAs, String> {
             Ok(()) => break,
             Err(e) if e.is_taken() && at_least < 100_000 => {
                 // What has moved already stays where it is; the rest finds a new number together.
-                at_least += 1;
+                at_least = open.number.unwrap_or(1).max(at_least) + 1;
                 before = open.filing.take();
             }
             Err(OutboxError::Gone { path }) => {

@@ -440,7 +440,8 @@ impl Engine {
             Ok(held) => self.held = held,
             Err(super::Locked::Held(why) | super::Locked::Busy(why) | super::Locked::Failed(why)) => {
                 self.warn_once(&why);
-                self.inbox_lost = Some((why, self.ctx.clock.wall()));
+                let since = self.inbox_lost.take().map_or_else(|| self.ctx.clock.wall(), |(_, since)| since);
+                self.inbox_lost = Some((why, since));
                 self.next_scan = now + LOOK_AGAIN;
                 return;
             }

@@ -484,7 +484,8 @@ impl Engine {
             self.warned.clear();
         }
         if self.warned.insert(text.to_owned()) {
-            tracing::warn!("{text}");
+            // Of several mistakes in one file each has a line, and the log one line for all.
+            tracing::warn!("{}", text.replace('\n', "; "));
         }
     }
 }

@@ -62,7 +62,7 @@ impl Pulse {
 pub type Held = Box<dyn Any + Send>;
 
 /// Locks folders for this process. What it says is for a person.
-pub trait Locks: Send + Sync {
+pub trait Locks: fmt::Debug + Send + Sync {
     /// The inbox itself: nobody else may take anything from it, whatever working folder they have.
     fn inbox(&self, inbox: &Path) -> Result<Held, Locked>;
 
@@ -72,6 +72,9 @@ pub trait Locks: Send + Sync {
     /// A place where an earlier run may have had its working folder, and another daemon may have it now; `None` where
     /// nobody ever had.
     fn former_working(&self, working: &Path) -> Result<Option<Held>, Locked>;
+
+    /// Whether a folder is the working folder of a daemon that runs: what lies there is in that one's hands. Blocks.
+    fn is_in_work(&self, folder: &Path) -> bool;
 }
 
 /// Whom the engine tells its news. It is called by the loop and its workers, so it must neither block nor panic.

@@ -197,6 +197,12 @@ fn claim_drop(
     if let Some(trouble) = ctx.trouble(bytes) {
         return Err(NotStarted::Environment(trouble));
     }
+    // A daemon may have an inbox, and with it a working folder, inside this one.
+    let around = folder.chain().into_iter().filter(|at| !at.is_root());
+    if let Some(theirs) = around.map(|at| at.under(&site.inbox)).find(|at| ctx.locks.is_in_work(at)) {
+        let theirs = crate::domain::ids::show(theirs.as_os_str());
+        return Err(NotStarted::Blocked(format!("{theirs} is the working folder of another daemon")));
+    }
     // What is wrong with its own folders concerns this drop alone, and is known before it is paid.
     if let Some(trouble) = site.trouble_of(folder, bytes) {
         return Err(NotStarted::Blocked(trouble));

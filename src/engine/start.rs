@@ -127,6 +127,7 @@ impl Engine {
             studio: Studio::open().map_err(|e| EngineError::State(format!("no thread for pictures: {e}")))?,
             uploads: Arc::new(SingleFlight::default()),
             last_look: Arc::default(),
+            locks: Arc::clone(&locks),
             closing: Arc::default(),
             ended: Arc::default(),
             clock,

@@ -190,12 +190,12 @@ fn odd<'a>(json: &'a Value, pick: &dyn Fn(&'a str) -> Option<Found<'a>>) -> Opti
     }
 }
 
-/// Whether a text in `json` speaks of it. Keys say nothing.
+/// Whether a text in `json` speaks of it. Keys say nothing, nor does the prompt, given back.
 pub(super) fn says(json: &Value, of: &dyn Fn(&str) -> bool) -> bool {
     match json {
         Value::String(text) => of(text),
         Value::Array(items) => items.iter().any(|item| says(item, of)),
-        Value::Object(map) => map.iter().any(|(key, value)| !ECHO.contains(&key.as_str()) && says(value, of)),
+        Value::Object(map) => map.iter().any(|(key, value)| key != "prompt" && says(value, of)),
         _ => false,
     }
 }

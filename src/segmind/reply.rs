@@ -509,6 +509,7 @@ mod tests {
             r#"{"message":"Upstream failed","type":"gateway_timeout"}"#,
             r#"{"error":"JOB_TIMED_OUT"}"#,
             r#"[{"x":{"y":["time-out"]}}]"#,
+            r#"{"request":{"status":"timed out"}}"#,
             r#"{"error":"cut, and it said polling"#,
             "<html><body>504 Gateway Time-out</body></html>",
             "upstream request timeout",

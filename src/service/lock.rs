@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -118,16 +119,19 @@ pub struct InboxLock {
 
 impl InboxLock {
     /// Takes the lock of `inbox`, which must be there and may not lie in another daemon's. [`LockError::Held`] where a
-    /// daemon has it, [`LockError::Taken`] where nobody knows who has. May block for 0.3 s.
+    /// daemon has it, [`LockError::Taken`] where nobody knows who has. May block for 0.3 s for it and for each folder
+    /// around it that somebody else has locked.
     pub fn take(inbox: &Path) -> Result<Self, LockError> {
         let real = inbox.canonicalize().map_err(|source| LockError::Io { path: inbox.to_path_buf(), source })?;
+        let folder = hold(&real, FlockOperation::NonBlockingLockExclusive)?;
+        // Behind the own lock, so that of two that start at one time the inner one sees the other.
         for around in real.ancestors().skip(1) {
             // What others lock there for other reasons is theirs.
             if let Err(held @ LockError::Held { .. }) = hold(around, FlockOperation::NonBlockingLockShared) {
                 return Err(held);
             }
         }
-        Ok(Self { _folder: hold(&real, FlockOperation::NonBlockingLockExclusive)? })
+        Ok(Self { _folder: folder })
     }
 }
 
@@ -142,7 +146,7 @@ fn hold(path: &Path, how: FlockOperation) -> Result<Option<File>, LockError> {
             Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < give_up => std::thread::sleep(PAUSE),
             Err(Errno::WOULDBLOCK) => {
                 let path = path.to_path_buf();
-                return Err(match daemon_of(&path, rustix::fs::fstat(&folder).map_or(0, |stat| stat.st_ino)) {
+                return Err(match daemon_of(&path, &folder) {
                     Probe::Held(pid) => LockError::Held { path, pid },
                     Probe::Free => LockError::Taken { path },
                 });
@@ -152,26 +156,49 @@ fn hold(path: &Path, how: FlockOperation) -> Result<Option<File>, LockError> {
     }
 }
 
-/// The daemon that has locked this inbox, if it is one: it holds a working folder where inboxes have them, or it is seen
-/// in the kernel's list. Anybody who may enter a folder can lock it.
-fn daemon_of(inbox: &Path, inode: u64) -> Probe {
-    let beside = inbox.parent().map(|parent| parent.join("working"));
-    for working in [Some(inbox.join(".working")), beside].into_iter().flatten() {
-        if let Ok(held @ Probe::Held(_)) = probe(&working.join(WORKING_LOCK)) {
-            return held;
-        }
+/// The daemon that has locked this inbox, if it is one: the kernel's list says so, or it holds the working folder in the
+/// inbox, or beside it and is not seen from here. Anybody who may enter a folder can lock it.
+fn daemon_of(inbox: &Path, folder: impl AsFd) -> Probe {
+    let holders = holders(folder);
+    let (name, own) = (|pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok(), std::process::id());
+    if let Some(pid) = holders.iter().find(|pid| name(**pid).is_some() && name(**pid) == name(own)) {
+        return Probe::Held(Some(*pid));
     }
-    let name = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-    let own = name("self");
+    if let Ok(held @ Probe::Held(_)) = probe(&inbox.join(".working").join(WORKING_LOCK)) {
+        return held;
+    }
+    let beside = inbox.parent().map(|parent| parent.join("working").join(WORKING_LOCK));
+    match beside.map(|lock| probe(&lock)) {
+        // One that is seen and does not hold this inbox has another one beside it.
+        Some(Ok(Probe::Held(Some(pid)))) if name(pid).is_some() && !holders.contains(&pid) => Probe::Free,
+        Some(Ok(held @ Probe::Held(_))) => held,
+        _ => Probe::Free,
+    }
+}
+
+/// Processes that hold a folder for themselves, as far as they are seen from here.
+fn holders(folder: impl AsFd) -> Vec<u32> {
+    let Ok(stat) = rustix::fs::fstat(folder) else { return Vec::new() };
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
     // 3: FLOCK  ADVISORY  WRITE 31656 fe:00:10305572 0 EOF
-    let holder = locks.lines().find_map(|line| {
+    let holder = |line: &str| {
         let words: Vec<_> = line.split_whitespace().collect();
         let [_, "FLOCK", _, "WRITE", pid, place, ..] = words[..] else { return None };
-        let same = place.rsplit(':').next()?.parse() == Ok(inode);
-        (same && own.is_some() && name(pid) == own).then(|| pid.parse().ok())
-    });
-    holder.map_or(Probe::Free, Probe::Held)
+        let mut place = place.split(':');
+        let mut number = || u32::from_str_radix(place.next()?, 16).ok();
+        let device = (number()?, number()?);
+        // Filesystems without a device of their own (btrfs, overlay) say another one there.
+        let is_own = rustix::fs::major(stat.st_dev) == 0
+            || device == (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+        let same = is_own && place.next()?.parse() == Ok(stat.st_ino);
+        same.then(|| pid.parse().ok()).flatten()
+    };
+    locks.lines().filter_map(holder).collect()
+}
+
+/// Whether a folder is the working folder of a daemon that runs.
+pub fn is_in_work(folder: &Path) -> bool {
+    matches!(probe(&folder.join(WORKING_LOCK)), Ok(Probe::Held(_)))
 }
 
 /// Whether a lock is held, and by whom.
@@ -315,12 +342,17 @@ mod tests {
         end(child);
         let child = hold(&inbox);
         assert!(matches!(InboxLock::take(&inbox).unwrap_err(), LockError::Taken { .. }));
-        // A daemon of another name, or one that is not seen from here.
+        // A daemon of another inbox, whose working folder lies beside both; and one that is not seen from here.
         let working = folder.path().join("working");
         std::fs::create_dir(&working).unwrap();
-        let lock = Lock::take(&working.join(WORKING_LOCK)).unwrap();
-        assert!(matches!(InboxLock::take(&inbox).unwrap_err(), LockError::Held { pid: Some(_), .. }));
+        let path = working.join(WORKING_LOCK);
+        let lock = Lock::take(&path).unwrap();
+        assert!(matches!(InboxLock::take(&inbox).unwrap_err(), LockError::Taken { .. }));
+        assert!(is_in_work(&working));
+        std::fs::write(&path, "4294967\n").unwrap();
+        assert!(matches!(InboxLock::take(&inbox).unwrap_err(), LockError::Held { pid: Some(4_294_967), .. }));
         drop(lock);
+        assert!(!is_in_work(&working));
         end(child);
         InboxLock::take(&inbox).unwrap();
     }

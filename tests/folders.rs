@@ -511,6 +511,16 @@ fn a_sidecar_that_comes_after_its_picture_was_sent_is_told_so() {
     assert_eq!(site.api.calls().len(), 1);
 }
 
+/// Waits until a file has been as it is for so many seconds.
+#[track_caller]
+fn quiet_for(site: &Site, rel: &str, seconds: i64) {
+    use std::os::unix::fs::MetadataExt as _;
+    site.wait("it has been quiet for long", || {
+        let changed = fs::metadata(site.path(rel)).unwrap().ctime();
+        jiff::Timestamp::now().as_second() - changed > seconds
+    });
+}
+
 /// Whatever holds it up: a pause moves nothing to errors, and what came too late is no prompt when it is over.
 #[test]
 fn a_sidecar_that_came_too_late_is_told_so_after_a_long_pause_and_after_a_restart() {
@@ -541,7 +551,7 @@ fn a_sidecar_that_came_too_late_is_told_so_after_a_long_pause_and_after_a_restar
     site.put_picture("inbox/other.jpg");
     site.wait("it is paused", || site.status()["state"] == "paused");
     // Longer than a name is remembered when nothing of it lies there.
-    std::thread::sleep(std::time::Duration::from_secs(6));
+    quiet_for(&site, "inbox/a.txt", 6);
     well.store(true, std::sync::atomic::Ordering::SeqCst);
     site.wait_archived("other.jpg");
     assert!(site.wait_failed("a.txt").contains("came after a.jpg was sent at"));
@@ -551,7 +561,7 @@ fn a_sidecar_that_came_too_late_is_told_so_after_a_long_pause_and_after_a_restar
     site.wait_archived("c.jpg");
     assert_eq!(daemon.stop(), 0);
     site.put("inbox/c.txt", "too late");
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    quiet_for(&site, "inbox/c.txt", 4);
     assert_eq!(site.once(), 3, "{}", site.describe());
     assert!(site.note("errors/c.error.txt").contains("came after c.jpg was sent at"));
     assert_eq!(site.api.calls().iter().filter(|call| call.prompt().contains("too")).count(), 0);
@@ -813,8 +823,7 @@ fn what_waits_at_the_start_goes_by_priority_from_the_first_one_on() {
     site.put("inbox/c/preset.toml", "priority = 5\n");
     site.put("inbox/c/x.txt", "c1");
     site.put("inbox/c/y.txt", "c2");
-    // All have been quiet for long.
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    quiet_for(&site, "inbox/c/y.txt", 2);
     assert_eq!(site.once(), 0, "{}", site.describe());
     let prompts: Vec<_> = site.api.calls().iter().map(support::api::Request::prompt).collect();
     assert!(prompts[..2].iter().all(|prompt| prompt.starts_with('c')), "{prompts:?}");

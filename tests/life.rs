@@ -246,7 +246,7 @@ fn a_second_daemon_for_the_same_inbox_or_state_is_refused() {
 fn the_working_folder_of_a_daemon_whose_inbox_lies_in_another_is_left_to_it() {
     let site = Site::new();
     fs::create_dir_all(site.path("inbox/look")).unwrap();
-    site.serve_pictures().set("folders.inbox", "inbox/look");
+    site.set("folders.inbox", "inbox/look");
     site.put_picture("inbox/look/a.jpg");
     let (gate, daemon) = held(&site);
     assert!(site.has("inbox/working/a.jpg"));
@@ -254,6 +254,7 @@ fn the_working_folder_of_a_daemon_whose_inbox_lies_in_another_is_left_to_it() {
     assert_eq!(site.once(), 0, "{}", site.logs());
     assert!(site.logs().contains("is the working folder of another daemon"), "{}", site.logs());
     assert!(site.has("inbox/working/a.jpg"));
+    assert_eq!(site.api.uploads().len(), 1, "not even read");
     gate.open();
     site.wait_archived("a.jpg");
     assert_eq!(daemon.stop(), 0);

@@ -96,6 +96,10 @@ type Found = Result<(Reference, Option<Prepared>), NoReference>;
 
 /// Reads a drop and looks whether it comes back. Blocks on the disk and the ledger.
 fn look(ctx: &Ctx, candidate: &Candidate, chain: &Chain) -> Result<Look, Plan> {
+    // Not even read, so that nothing of it leaves the machine.
+    if let Some(theirs) = super::send::in_anothers_hands(ctx, &candidate.folder) {
+        return Err(Plan::Unreadable(theirs));
+    }
     let read = match read(&ctx.config, &ctx.site.inbox, candidate, chain) {
         Reading::Ready(read) => *read,
         Reading::NotWhole => return Err(Plan::NotWhole),

@@ -197,11 +197,8 @@ fn claim_drop(
     if let Some(trouble) = ctx.trouble(bytes) {
         return Err(NotStarted::Environment(trouble));
     }
-    // A daemon may have an inbox, and with it a working folder, inside this one.
-    let around = folder.chain().into_iter().filter(|at| !at.is_root());
-    if let Some(theirs) = around.map(|at| at.under(&site.inbox)).find(|at| ctx.locks.is_in_work(at)) {
-        let theirs = crate::domain::ids::show(theirs.as_os_str());
-        return Err(NotStarted::Blocked(format!("{theirs} is the working folder of another daemon")));
+    if let Some(theirs) = in_anothers_hands(ctx, folder) {
+        return Err(NotStarted::Blocked(theirs));
     }
     // What is wrong with its own folders concerns this drop alone, and is known before it is paid.
     if let Some(trouble) = site.trouble_of(folder, bytes) {
@@ -219,6 +216,14 @@ fn claim_drop(
         member.facts = facts;
     }
     Ok(Claimed { members, has_note: has(&site.inbox, folder, &note_name(&candidate.stem)) })
+}
+
+/// Why what lies in `folder` is another daemon's, if it is: one may have an inbox, and with it a working folder, inside
+/// this one. Blocks on the disk.
+pub(super) fn in_anothers_hands(ctx: &Ctx, folder: &crate::domain::ids::RelPath) -> Option<String> {
+    let around = folder.chain().into_iter().filter(|at| !at.is_root());
+    let theirs = around.map(|at| at.under(&ctx.site.inbox)).find(|at| ctx.locks.is_in_work(at))?;
+    Some(format!("{} is the working folder of another daemon", crate::domain::ids::show(theirs.as_os_str())))
 }
 
 /// The name of a drop's note.

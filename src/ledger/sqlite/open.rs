@@ -171,6 +171,9 @@ fn connect(real: &Path, busy: Duration) -> Result<Connection, Fault> {
     // Small: the daemon runs for months on small machines, and reads little.
     conn.pragma_update(None, "cache_size", -512)?;
     conn.pragma_update(None, "mmap_size", 0)?;
+    // What a step may have to be undone with would else be written to a file of /var/tmp: work for nothing, and a full
+    // disk there would stop a ledger whose own has room.
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.set_prepared_statement_cache_capacity(96);
     Ok(conn)
 }

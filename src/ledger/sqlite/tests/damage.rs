@@ -50,6 +50,7 @@ fn it_writes_as_promised() {
         ("foreign_keys", 1),
         ("auto_vacuum", 2),
         ("cache_size", -512),
+        ("temp_store", 2),
         ("journal_size_limit", 4 << 20),
         ("busy_timeout", 5_000),
         ("application_id", schema::APPLICATION),

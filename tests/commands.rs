@@ -301,6 +301,16 @@ fn check_without_a_key_is_wrong_and_offline_a_warning() {
     home.key = None;
     home.with(&["check"]).ends(2).says(&["there is no API key"]);
     home.with(&["check", "--offline"]).ok().says(&["there is no API key"]);
+    // Named, but not there yet; then there, and wrong for whoever reads it.
+    let file = home.dir.path().join("key");
+    home.set("[folders]", &format!("key_file = {:?}\n[folders]", file.display()));
+    home.with(&["check", "--offline"]).ok().says(&["cannot read the API key"]);
+    for (bytes, mode, words) in [("k", 0o644, "chmod 600"), ("", 0o600, "write the key alone there")] {
+        std::fs::write(&file, bytes).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        home.with(&["check", "--offline"]).ends(2).says(&[words]);
+        home.with(&["check"]).ends(2).says(&[words]);
+    }
 }
 
 #[test]

@@ -132,6 +132,13 @@ pub enum KeyError {
     },
 }
 
+impl KeyError {
+    /// Whether what is there is wrong for whoever reads it, and not just missing or another user's.
+    pub fn is_a_mistake(&self) -> bool {
+        matches!(self, Self::NoKey { .. } | Self::TooOpen { .. } | Self::Unfit { .. })
+    }
+}
+
 /// Where the key comes from; the first that is there counts.
 #[derive(Clone, Debug, Default)]
 pub struct KeySource {

@@ -72,6 +72,14 @@ pub enum LogError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// A word in it is no level, and would be taken for the name of a program part that logs nothing.
+    #[error("{FILTER_VARIABLE}={}: {} is none of error, warn, info, debug, trace and off", show_text(.text), show_text(.word))]
+    Word {
+        /// What it holds.
+        text: String,
+        /// The word.
+        word: String,
+    },
     /// There is a log already.
     #[error("the log is set up already")]
     Twice,
@@ -101,7 +109,16 @@ fn to_stderr(line: &str) {
 
 fn filter(asked: Option<String>, verbosity: i8) -> Result<EnvFilter, LogError> {
     let text = asked.unwrap_or_else(|| default_filter(verbosity).to_owned());
+    if let Some(word) = text.split(',').map(str::trim).find(|word| is_no_level(word)) {
+        return Err(LogError::Word { word: word.to_owned(), text });
+    }
     EnvFilter::builder().parse(&text).map_err(|source| LogError::Filter { text, source })
+}
+
+/// Whether this is a bare word that is neither a level nor a part of this program. It would silence the log, errors too.
+fn is_no_level(word: &str) -> bool {
+    let is_word = !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
+    is_word && word != OURS && word.parse::<tracing_subscriber::filter::LevelFilter>().is_err()
 }
 
 fn default_filter(verbosity: i8) -> &'static str {
@@ -330,6 +347,18 @@ mod tests {
     fn a_filter_that_cannot_be_read_is_named() {
         let error = filter(Some("reimagined=loud".into()), 0).unwrap_err();
         assert!(error.to_string().starts_with("REIMAGINED_LOG=reimagined=loud: "), "{error}");
+        for text in ["inof", "warn, nonsense", "verbose,reimagined=debug"] {
+            let error = filter(Some(text.into()), 0).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("REIMAGINED_LOG={text}: ")) && error.contains("none of error"),
+                "{error}"
+            );
+        }
+        for text in
+            ["INFO", "off", "3", "reimagined", "reimagined::inbox=trace,warn", "hyper=info", "reimagined::engine", ""]
+        {
+            assert!(filter(Some(text.into()), 0).is_ok(), "{text}");
+        }
     }
 
     #[test]

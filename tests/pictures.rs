@@ -31,6 +31,10 @@ fn a_picture_travels_upright_and_without_its_metadata() {
             (0xE1, [b"http://ns.adobe.com/xap/1.0/\0".as_slice(), gps].concat()),
             (0xED, b"Photoshop 3.0\0 caption by somebody".to_vec()),
             (0xFE, b"a comment that nobody should see".to_vec()),
+            // Reserved, or of another kind of picture.
+            (0x02, b"reserved Jane Doe".to_vec()),
+            (0xBF, gps.to_vec()),
+            (0xC8, gps.to_vec()),
         ];
         let mut bytes = pictures::jpeg_with(orientation.into(), &segments);
         bytes.extend(b"a video that a phone appended");

@@ -21,6 +21,8 @@ pub(super) const MAX_WORK: u64 = 3_200_000_000;
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 const DHT: u8 = 0xc4;
+const DAC: u8 = 0xcc;
+const DNL: u8 = 0xdc;
 const DQT: u8 = 0xdb;
 const DRI: u8 = 0xdd;
 const SOS: u8 = 0xda;
@@ -270,6 +272,10 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
                 if scans > 0 || matches!(marker, 0xf0..=0xfd) {
                     tables.other();
                 }
+            }
+            // What is reserved, or belongs to no picture of this kind, may hold anything.
+            marker if !(is_frame(marker) || matches!(marker, EOI | DRI | DQT | DHT | SOS | DAC | DNL)) => {
+                tables.other()
             }
             marker => {
                 if is_frame(marker) && frame.is_none() {

@@ -516,6 +516,11 @@ fn retry_sends_what_was_not_delivered_and_again_sends_all() {
         home.with(args).ok().says(&["cafe/a.jpg with a.toml: back in the inbox\n"]);
         home.with(&["run", "--once"]).ok();
         assert_eq!(api.calls(), calls, "again: {again}");
+        // One is left of two, and it is the first or the second of two.
+        for line in home.with(&["history", "--json"]).ok().out.lines() {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(row["shot"].is_u64() && row["shot"].as_u64() <= row["shots"].as_u64(), "{row}");
+        }
     }
 }
 
@@ -578,6 +583,45 @@ fn retry_leaves_a_note_that_somebody_edited() {
     home.with(&["retry", "cafe/a.txt"]).ok().says(&["its note a.error.txt stays (it was edited)"]);
     assert_eq!(home.names("errors/cafe"), ["a.error.txt"]);
     assert_eq!(home.names("inbox/cafe"), ["a.txt"]);
+}
+
+#[test]
+fn retry_of_a_folder_that_is_not_of_errors_moves_nothing() {
+    let home = Home::new();
+    home.picture("errors/a.jpg");
+    fs::create_dir(home.at("elsewhere")).unwrap();
+    for path in [".", "..", "./elsewhere/..", "elsewhere"] {
+        home.with(&["retry", path]).ends(2).says(&["nothing was moved"]);
+    }
+    assert_eq!(home.names("errors"), ["a.jpg"]);
+}
+
+#[test]
+fn init_of_a_folder_takes_no_option_of_a_service() {
+    let home = Home::new();
+    for option in [&["--dry-run"][..], &["--remove"], &["--yes"], &["--root", "x"], &["--key-from", "k"]] {
+        home.run(&[&["init", "fresh"], option].concat()).ends(2).says(&[option[0]]);
+        assert!(!home.at("fresh").exists(), "{option:?}");
+    }
+}
+
+#[test]
+fn a_copy_of_a_failed_drop_leaves_the_note_to_the_one_that_still_lies_there() {
+    let api = Api::start(Options::default());
+    let home = Home::on(&api.url());
+    home.write("inbox/one.txt", "p sandbox:status=504 sandbox:once");
+    home.with(&["run", "--once"]).ends(3);
+    let failed = ["one.error.txt", "one.txt"];
+    assert_eq!(home.names("errors"), failed);
+    fs::copy(home.at("errors/one.txt"), home.at("inbox/two.txt")).unwrap();
+    home.with(&["run", "--once"]).ok();
+    assert_eq!(home.names("errors"), failed, "whoever finds it is to know why");
+    // Taken back itself, it takes its note along.
+    home.write("inbox/three.txt", "q sandbox:status=400 sandbox:once");
+    home.with(&["run", "--once"]).ends(3);
+    fs::rename(home.at("errors/three.txt"), home.at("inbox/four.txt")).unwrap();
+    home.with(&["run", "--once"]).ok();
+    assert_eq!(home.names("errors"), failed);
 }
 
 #[test]

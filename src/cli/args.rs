@@ -197,19 +197,19 @@ pub struct Init {
     #[arg(long, value_name = "WHOSE", num_args = 0..=1, require_equals = true, hide_possible_values = true)]
     pub service: Option<Option<Whose>>,
     /// Show what would be done, and do nothing
-    #[arg(long, requires = "service")]
+    #[arg(long, requires = "service", conflicts_with = "dir")]
     pub dry_run: bool,
     /// Ask nothing
-    #[arg(long, short, requires = "service")]
+    #[arg(long, short, requires = "service", conflicts_with = "dir")]
     pub yes: bool,
     /// Where to take the API key from, - for standard input [else: it is asked for on a terminal]
-    #[arg(long, value_name = "FILE", requires = "service", conflicts_with = "remove")]
+    #[arg(long, value_name = "FILE", requires = "service", conflicts_with_all = ["remove", "dir"])]
     pub key_from: Option<PathBuf>,
     /// Take the service away again: what was written and not edited; never pictures, never the ledger
-    #[arg(long, requires = "service")]
+    #[arg(long, requires = "service", conflicts_with = "dir")]
     pub remove: bool,
     /// Install below another root, for a system that is not running
-    #[arg(long, value_name = "DIR", requires = "service")]
+    #[arg(long, value_name = "DIR", requires = "service", conflicts_with = "dir")]
     pub root: Option<PathBuf>,
 }
 

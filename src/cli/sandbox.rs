@@ -19,8 +19,12 @@ pub fn run(global: &Global, args: &Sandbox) -> Result<(), Failure> {
             .await
             .map_err(|e| Failure::usage(format!("{} can't be listened on: {e}; choose another with --listen", args.listen)))?;
         let address = listener.local_addr()?;
+        let key = match &args.key {
+            Some(key) => format!("Only this key will do: SEGMIND_API_KEY={key}"),
+            None => "Any key will do: SEGMIND_API_KEY=sandbox".to_owned(),
+        };
         term::print(&format!(
-            "The sandbox listens on http://{address}. In the configuration:\n\n[api]\nbase_url = \"http://{address}\"\nupload_url = \"http://{address}/upload-asset\"\n\nAny key will do: SEGMIND_API_KEY=sandbox. Ctrl-C ends it.\n"
+            "The sandbox listens on http://{address}. In the configuration:\n\n[api]\nbase_url = \"http://{address}\"\nupload_url = \"http://{address}/upload-asset\"\n\n{key}. Ctrl-C ends it.\n"
         ))?;
         let end = async move {
             while let Some(signal) = signals.next().await {

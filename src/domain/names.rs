@@ -22,6 +22,13 @@ pub const PROVENANCE_SUFFIX: &str = ".reimagined.json";
 /// Behind the stem of an error note.
 pub const NOTE_SUFFIX: &str = ".error.txt";
 
+/// The stem of the set that a note of this name is about; `None` if it has not the name of a note.
+pub fn stem_of_note(name: &OsStr) -> Option<OsString> {
+    let (bytes, end) = (name.as_bytes(), NOTE_SUFFIX.as_bytes());
+    let (stem, suffix) = bytes.split_at_checked(bytes.len().checked_sub(end.len())?)?;
+    (!stem.is_empty() && suffix.eq_ignore_ascii_case(end)).then(|| OsStr::from_bytes(stem).to_os_string())
+}
+
 /// A longer suffix is no extension that anybody relies on: it is shortened together with the stem.
 const MAX_SUFFIX: usize = 128;
 

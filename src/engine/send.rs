@@ -278,7 +278,9 @@ async fn take_notes_away(ctx: &Ctx, drop: &NewDrop, notes: Vec<(std::path::PathB
             else {
                 continue;
             };
-            let _ = take_away_if_ours(&site.errors, &rel, name, print);
+            if !lies_beside(&site.errors, &rel, name) {
+                let _ = take_away_if_ours(&site.errors, &rel, name, print);
+            }
         }
         let note = note_name(&drop.stem);
         // By the folder's handle: people who write into the inbox may put a link where a folder was.
@@ -293,6 +295,16 @@ async fn take_notes_away(ctx: &Ctx, drop: &NewDrop, notes: Vec<(std::path::PathB
         }
     })
     .await;
+}
+
+/// Whether what a note in `folder` is about lies there still: the same bytes were dropped again under another name, and
+/// whoever finds these has to know why they are there. Blocks on the disk.
+fn lies_beside(errors: &Path, folder: &crate::domain::ids::RelPath, note: &std::ffi::OsStr) -> bool {
+    use crate::domain::pairing::{group_key, stem_key};
+    let names = Folder::existing(errors, folder).ok().flatten().and_then(|folder| folder.names().ok());
+    let Some(stem) = crate::domain::names::stem_of_note(note) else { return false };
+    let about = stem_key(&stem);
+    names.unwrap_or_default().iter().any(|(name, _)| name != note && group_key(name) == about)
 }
 
 /// Commits a due shot as sending (`shot` is its state after it) and sends it.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::FileType;
 
@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::domain::ids::{Place, RelPath, show};
 use crate::domain::kinds::{NameKind, Why, classify};
 use crate::domain::life::Fate;
-use crate::domain::names::{NOTE_SUFFIX, SetNames, fold};
+use crate::domain::names::{SetNames, fold, stem_of_note};
 use crate::domain::pairing::{Fold, Named, group_key, pair};
 use crate::ledger::{Ledger as _, OpenDrop};
 use crate::outbox::OutboxError;
@@ -106,7 +106,11 @@ fn place(errors: &Path, path: &Path) -> Option<(RelPath, bool)> {
         };
         Some((RelPath::below(&root, &real)?, found.is_dir()))
     };
-    below(path).or_else(|| path.is_relative().then(|| below(&errors.join(path))).flatten())
+    below(path).or_else(|| {
+        // Whatever else `.` and `..` mean, it is not all that failed.
+        let names = path.components().all(|part| matches!(part, Component::Normal(_)));
+        (path.is_relative() && names).then(|| below(&errors.join(path))).flatten()
+    })
 }
 
 struct Search {
@@ -189,9 +193,7 @@ impl Search {
 }
 
 fn is_note(name: &OsStr) -> bool {
-    use std::os::unix::ffi::OsStrExt as _;
-    let (name, end) = (name.as_bytes(), NOTE_SUFFIX.as_bytes());
-    name.len() > end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end)
+    stem_of_note(name).is_some()
 }
 
 fn names(errors: &Path, folder: &RelPath) -> Result<Vec<(OsString, FileType)>, OutboxError> {

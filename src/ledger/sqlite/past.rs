@@ -96,7 +96,7 @@ impl SqlitePast {
                 at: rows::instant(closed)?,
                 ending: Some(rows::ending(row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?)?),
                 reason: row.get(5)?,
-                of: shots.len() as u32,
+                of: of(&shots),
                 shots,
             });
         }
@@ -125,6 +125,12 @@ fn begin(tx: &Transaction<'_>, wanted: &Wanted, since: i64, newest: u32) -> Resu
     Ok((first.map_or((since, i64::MIN), |(closed, row)| (closed, row - 1)), 0))
 }
 
+/// How many pictures are wanted of a drop, as far as its shots tell: one that came back has only those left that were not
+/// delivered, under their old numbers.
+fn of(shots: &[Shot]) -> u32 {
+    shots.iter().map(|shot| shot.no.0 + 1).max().unwrap_or(0)
+}
+
 /// Drops in work of which shots have ended.
 fn in_work(tx: &Transaction<'_>, wanted: &Wanted) -> Result<Vec<Past>, Fault> {
     let mut found = tx.prepare_cached(IN_WORK)?;
@@ -133,7 +139,7 @@ fn in_work(tx: &Transaction<'_>, wanted: &Wanted) -> Result<Vec<Past>, Fault> {
     while let Some(row) = rows.next()? {
         let folder = steps::folder(row, 2)?;
         let shots = rows::shots(tx, row.get(0)?)?;
-        let of = shots.len() as u32;
+        let of = of(&shots);
         let shots: Vec<Shot> = shots.into_iter().filter(|shot| shot.state.has_ended()).collect();
         let claimed = rows::instant(row.get(5)?)?;
         let Some(at) = shots.iter().map(|shot| ended(shot).unwrap_or(claimed)).max() else { continue };

@@ -156,7 +156,7 @@ pub(super) fn move_all(
     let root = if filing.fate == Fate::Archive { &ctx.site.archive } else { &ctx.site.errors };
     let rel = &open.drop.folder;
     if let Some(name) = &filing.note {
-        let text = note_of(open).text();
+        let text = note_of(ctx, open).text();
         let print = Fingerprint::of(text.as_bytes());
         let (id, path) = (open.drop.id, rel.under(root).join(name));
         // Recorded first: a note that stands must be known as ours after a crash, too.
@@ -221,7 +221,7 @@ pub(super) fn reason(open: &OpenDrop) -> String {
     }
 }
 
-fn note_of(open: &OpenDrop) -> Note {
+fn note_of(ctx: &Ctx, open: &OpenDrop) -> Note {
     let shots = &open.drop.shots;
     let label = place_of(&open.drop.folder, &open.drop.members).to_string();
     let unknown = shots.iter().any(|s| s.billed() == Billed::Unknown);
@@ -251,7 +251,15 @@ fn note_of(open: &OpenDrop) -> Note {
     // The moment of the last thing that happened to it, so that the same note comes out after a crash.
     let when =
         shots.iter().filter_map(|s| s.last_sent).max().unwrap_or(open.claimed).to_zoned(jiff::tz::TimeZone::system());
-    Note { when, label, reason: plain, api_message, shots: shots.iter().map(note_shot).collect(), try_again, delivered }
+    Note {
+        when,
+        label,
+        reason: plain,
+        api_message,
+        shots: shots.iter().map(|shot| note_shot(ctx, shot)).collect(),
+        try_again,
+        delivered,
+    }
 }
 
 /// The reason in plain words, and the service's own where it gave any.
@@ -294,7 +302,7 @@ fn said(plain: String, reason: String) -> (String, Option<String>) {
     if reason.starts_with("HTTP ") { (plain, Some(reason)) } else { (format!("{plain} What happened: {reason}"), None) }
 }
 
-fn note_shot(shot: &Shot) -> NoteShot {
+fn note_shot(ctx: &Ctx, shot: &Shot) -> NoteShot {
     let billed = match shot.billed() {
         Billed::No => note::Billed::No,
         Billed::Yes => note::Billed::Yes,
@@ -302,7 +310,11 @@ fn note_shot(shot: &Shot) -> NoteShot {
     };
     let (outcome, url) = match &shot.state {
         ShotState::Delivered { name, .. } => (format!("delivered as {}", show(&name.picture)), None),
-        ShotState::Failed { reason, url, .. } => (format!("failed: {reason}"), url.clone()),
+        ShotState::Failed { reason, url, .. } => {
+            // A service may put the key into it, and it is refused for other reasons.
+            let url = url.as_deref().map(|url| crate::segmind::redact(url, ctx.keys.key().as_deref(), &[]));
+            (format!("failed: {reason}"), url)
+        }
         ShotState::Unconfirmed { reason } => (format!("unconfirmed: {reason}"), None),
         other => (other.word().to_owned(), None),
     };

@@ -67,7 +67,7 @@ impl Site {
             Ok(found) if found.is_dir() => Ok(found),
             Ok(_) => Err("is no folder".to_owned()),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Err("is not there (reimagined init makes one)".to_owned())
+                Err("is not there: make it, mount it, or name another in [folders] inbox".to_owned())
             }
             Err(e) => Err(format!("cannot be looked at: {e}")),
         };
@@ -128,7 +128,38 @@ impl Site {
             (None, Some(beside)) => all.push(("the working folder beside the inbox", beside)),
             _ => {}
         }
-        keep_apart(&all)
+        keep_apart(&all)?;
+        Self::taken_for_drops(config).into_iter().next().map_or(Ok(()), |why| Err(wrong(why)))
+    }
+
+    /// Files of the daemon's own that lie where files are taken for drops, in words for a person. A key there would be
+    /// sent as a prompt, and stand in the provenance.
+    pub fn taken_for_drops(config: &Config) -> Vec<String> {
+        let folders = &config.folders;
+        let beside = folders.inbox.parent().map(|at| at.join("working"));
+        let secret = config.hooks.webhook.as_ref().and_then(|webhook| webhook.secret_file.as_ref());
+        let files = [
+            ("the configuration", Some(&config.file), "--config"),
+            ("the API key", config.api.key_file.as_ref(), "[api] key_file"),
+            ("the webhooks' secret", secret, "[hooks] webhook_secret_file"),
+        ];
+        let places =
+            [("inbox", Some(&folders.inbox)), ("working folder", folders.working.as_ref().or(beside.as_ref()))];
+        let mut found = Vec::new();
+        for (what, file, key) in files {
+            let Some(file) = file else { continue };
+            let within = |(_, place): &(&str, Option<&PathBuf>)| {
+                place.is_some_and(|place| matches!(same_or_nested(&[file, place]), Ok(Some((_, _, Overlap::Within)))))
+            };
+            if let Some((name, Some(place))) = places.into_iter().find(within) {
+                found.push(format!(
+                    "{what} ({}) lies in the {name} {}, where files are taken for drops; put it elsewhere and name that with {key}",
+                    file.display(),
+                    place.display()
+                ));
+            }
+        }
+        found
     }
 
     /// Looks that the state directory lies, or is going to lie, on a disk where a ledger is safe.

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::config::Config;
 use crate::domain::ids::show;
-use crate::engine::site::INNER_WORKING;
+use crate::engine::site::{INNER_WORKING, Site};
 use crate::inbox;
 use crate::outbox::fskind::filesystem_kind;
 use crate::outbox::overlap::{Overlap, same_or_nested};
@@ -210,6 +210,9 @@ fn apart(config: &Config, state_dir: &Path, working: Option<&Path>, report: &mut
         ("[service] state_dir", state_dir),
     ];
     all.extend(working.map(|path| ("[folders] working", path)));
+    for why in Site::taken_for_drops(config) {
+        report.problem(why);
+    }
     let inner = folders.inbox.join(INNER_WORKING);
     for (i, (one, a)) in all.iter().enumerate() {
         for (other, b) in &all[i + 1..] {

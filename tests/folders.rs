@@ -521,6 +521,42 @@ fn quiet_for(site: &Site, rel: &str, seconds: i64) {
     });
 }
 
+/// The watch tells of what went before it is known that it lies in working: nothing of its name may go meanwhile.
+#[test]
+fn what_has_the_name_of_a_drop_in_work_never_goes_beside_it() {
+    let site = Site::new();
+    site.set("watch.lone_wait", "1s").set("watch.give_up", "10m").set("api.max_in_flight", 64);
+    site.api.on_model(|call| call.good().later(std::time::Duration::from_millis(300)));
+    for n in 0..12 {
+        site.put_picture(format!("inbox/a{n}.jpg"));
+        site.put(format!("inbox/a{n}.txt"), format!("mine {n}"));
+        site.put(format!("inbox/A{n}.txt"), format!("passed over {n}"));
+        // Tied, so that it goes with its own and is the second to be seen gone.
+        site.put_picture(format!("inbox/b{n}.jpg"));
+        site.put(format!("inbox/b{n}.jpg.txt"), format!("first {n}"));
+        site.put_picture(format!("inbox/b{n}.png"));
+    }
+    quiet_for(&site, "inbox/b11.png", 2);
+    let daemon = site.begin_once();
+    let mut most = 0;
+    site.wait("all of them have gone", || {
+        let work = site.names("working");
+        let both =
+            (0..12).filter(|n| [format!("b{n}.jpg"), format!("b{n}.png")].iter().all(|name| work.contains(name)));
+        most = most.max(both.count());
+        site.names("inbox").is_empty() && work.is_empty()
+    });
+    assert_eq!(daemon.ends(), 3, "{}", site.describe());
+    assert_eq!(most, 0, "two of a name were in work at once");
+    let calls = site.api.calls();
+    assert_eq!(calls.iter().filter(|call| call.prompt().contains("passed over")).count(), 0);
+    assert_eq!(calls.len(), 36);
+    assert_eq!(
+        site.names("errors").iter().filter(|name| name.ends_with(".txt") && !name.ends_with(".error.txt")).count(),
+        12
+    );
+}
+
 /// Whatever holds it up: a pause moves nothing to errors, and what came too late is no prompt when it is over.
 #[test]
 fn a_sidecar_that_came_too_late_is_told_so_after_a_long_pause_and_after_a_restart() {

@@ -21,6 +21,55 @@ fn unwell(site: &Site, path: &'static str, status: u16) -> Arc<AtomicBool> {
     well
 }
 
+/// An inbox that is deleted is told by no watch on it, while the daemon has it locked.
+#[test]
+fn an_inbox_that_is_deleted_and_made_again_is_noticed_at_once() {
+    let site = Site::new();
+    site.set("watch.backend", "events").set("watch.rescan", "1h");
+    let daemon = site.run();
+    site.put_picture("inbox/a.jpg");
+    site.wait_archived("a.jpg");
+    for (round, name) in ["b.jpg", "c.jpg"].into_iter().enumerate() {
+        site.wait("it is at rest", || site.names("working").is_empty());
+        std::fs::remove_dir(site.path("inbox")).unwrap();
+        if round == 0 {
+            site.wait("it is missed", || site.paused().is_some_and(|why| why.contains("inbox")));
+        }
+        std::fs::create_dir(site.path("inbox")).unwrap();
+        site.put_picture(format!("inbox/{name}"));
+        site.wait_archived(name);
+    }
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn once_ends_after_a_minute_of_one_wait_after_another() {
+    // Told to wait for less than that, again and again; and a picture that its address does not give.
+    let limited = Site::new();
+    limited.api.on_model(|_| Answer::error(429, "slow down").header("retry-after", "3"));
+    limited.put_picture("inbox/a.jpg");
+    let fetched = Site::new();
+    fetched.api.on_model(|_| Answer::json(200, &serde_json::json!({ "image": "http://127.0.0.1:9/none.png" })));
+    fetched.put_picture("inbox/a.jpg");
+    // Polled, so that it is scanned all the while.
+    let polled = Site::new();
+    polled.set("watch.backend", "poll").set("watch.poll_interval", "200ms").set("retry.probe_interval", "1s");
+    polled.api.on_model(|_| Answer::error(503, "not now"));
+    for n in 0..3 {
+        polled.put_picture(format!("inbox/{n}.jpg"));
+    }
+    let sites = [limited, fetched, polled];
+    let runs: Vec<_> = sites.iter().map(Site::begin_once).collect();
+    for (site, run) in sites.iter().zip(runs) {
+        assert_eq!(run.ends(), 4, "{}", site.describe());
+    }
+    let [limited, fetched, polled] = sites;
+    assert_eq!(limited.names("inbox"), ["a.jpg"]);
+    assert_eq!(polled.names("inbox").len(), 3, "an outage sends nothing to errors");
+    // It was paid for, so it is not sent again, but asked for at the next start.
+    assert_eq!((fetched.names("working").len(), fetched.api.calls().len()), (1, 1));
+}
+
 #[test]
 fn an_outage_of_uploads_costs_no_drop_a_try() {
     let site = Site::new();
@@ -99,6 +148,31 @@ fn a_state_directory_in_the_inbox_is_refused_before_it_is_made() {
     site.set("service.state_dir", site.path("inbox/state").to_str().unwrap());
     assert_eq!(site.once(), 2);
     assert!(site.names("inbox").is_empty() && !site.path("inbox/state").exists());
+}
+
+#[test]
+fn what_the_daemon_needs_is_never_taken_for_a_drop() {
+    let site = Site::new();
+    site.put("inbox/api-key.txt", "SG_0123456789");
+    site.set("api.key_file", site.path("inbox/api-key.txt").to_str().unwrap());
+    for args in [&["run", "--once"][..], &["check", "--offline"]] {
+        let said = site.call(args);
+        assert_eq!(said.status.code(), Some(2), "{args:?}");
+        let text = [said.stdout, said.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert!(text.contains("lies in the inbox") && text.contains("[api] key_file"), "{text}");
+    }
+    assert_eq!(std::fs::read(site.path("inbox/api-key.txt")).unwrap(), b"SG_0123456789");
+    // Nor the configuration itself.
+    let site = Site::new();
+    let around = site.config_file().parent().unwrap().to_path_buf();
+    site.set("folders.inbox", around.to_str().unwrap());
+    for folder in ["outbox", "archive", "errors"] {
+        let elsewhere = tempfile::tempdir().unwrap().keep();
+        site.set(&format!("folders.{folder}"), elsewhere.join(folder).to_str().unwrap());
+    }
+    assert_eq!(site.call(&["run", "--once"]).status.code(), Some(2));
+    assert!(site.config_file().is_file());
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl Engine {
 
     /// Tells the gate of an answer, and the log of what the gate made of it.
     fn through_gate(&mut self, place: &Place, outcome: &Outcome, message: &str, now: Mono) -> Treatment {
-        let others = self.others_wait(place);
+        let others = self.others_wait(place) || self.comes_by_itself(now);
         let before = self.gate.paused();
         let retry = self.ctx.config.retry.clone();
         let jitter = Self::jitter();
@@ -399,7 +399,7 @@ impl Engine {
             None => Treatment::Counts,
         };
         self.gate.not_sent(&place);
-        let others = self.others_wait(&place);
+        let others = self.others_wait(&place) || self.comes_by_itself(now);
         let alone = !others && self.trouble.is_none() && self.stopping.is_none();
         match verdict {
             Verdict::Fault { message, .. } => {

@@ -79,6 +79,7 @@ impl Engine {
             return;
         }
         self.plans.insert(place, Planning::Burying);
+        self.arrivals.starting(&candidate, self.turned);
         let ctx = self.ctx.clone();
         self.spawn(send::bury(ctx, candidate, members, reason));
     }

@@ -294,6 +294,7 @@ pub(super) struct Taken {
     pub is_new: bool,
     pub held: Result<Vec<super::Held>, super::Locked>,
     pub backend: crate::inbox::Backend,
+    pub around: Option<crate::inbox::Around>,
 }
 
 impl std::fmt::Debug for Taken {

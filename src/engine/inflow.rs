@@ -15,7 +15,7 @@ use crate::config::{self, Config, Told};
 use crate::domain::arrivals::{How, PresetQuery, PresetState, Rules};
 use crate::domain::ids::{Mono, Place, RelPath};
 use crate::domain::kinds::NameKind;
-use crate::inbox::{self, Backend, HINT_CAP, Hint, HintHow, Report, Setting, Watcher};
+use crate::inbox::{self, Around, Backend, HINT_CAP, Hint, HintHow, Report, Setting, Watcher};
 
 use super::event::{Chain, Event, InboxNow, Looked, Taken};
 use super::read::folder_state;
@@ -24,7 +24,7 @@ use super::start::lock_workings;
 use super::{BEHIND_A_CLAIM, Engine, InboxCheck, LOOK_AGAIN, Planning, SILENCE, look_at_inbox};
 
 /// So long the first drops wait after the first scan for what the presets say of their priority.
-const PRESETS_FIRST: Duration = Duration::from_millis(250);
+const PRESETS_FIRST: Duration = Duration::from_millis(600);
 
 /// Pieces of a scan that are on their way to the loop, at most.
 const AHEAD: usize = 4;
@@ -414,13 +414,15 @@ impl Engine {
                     held.push(inbox);
                     Ok(held)
                 });
-                Taken { backend: backend(&config, &at), is_new: site.is_some(), site: Some(at), held }
+                let around = Around::watch(&at.inbox).ok();
+                Taken { backend: backend(&config, &at), is_new: site.is_some(), site: Some(at), held, around }
             });
             let taken = taken.await.unwrap_or_else(|why| Taken {
                 site: None,
                 is_new: false,
                 held: Err(super::Locked::Failed(why)),
                 backend: Backend::Events,
+                around: None,
             });
             ctx.send(Event::Inbox(InboxNow::Taken(Box::new(taken)))).await;
         });
@@ -429,7 +431,8 @@ impl Engine {
     /// The inbox is there again: put in order, watch, scan, go on.
     fn inbox_back(&mut self, taken: Taken, now: Mono) {
         self.inbox_check = InboxCheck::No;
-        let Taken { site, is_new, held, backend } = taken;
+        let Taken { site, is_new, held, backend, around } = taken;
+        self.around = around;
         if let Some(site) = site {
             if is_new {
                 tracing::warn!(inbox = %site.inbox.display(), "another directory stands at the inbox's place: it is watched and scanned afresh");

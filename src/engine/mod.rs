@@ -47,7 +47,7 @@ use crate::domain::gate::{Gate, Why};
 use crate::domain::ids::{DropId, Mono, Place, RelPath};
 use crate::domain::pace::Pace;
 use crate::domain::status::Status;
-use crate::inbox::{Backend, HintHow, Mounts, Watcher};
+use crate::inbox::{Around, Backend, HintHow, Mounts, Watcher};
 use crate::segmind::Client;
 
 use ctx::Ctx;
@@ -171,7 +171,8 @@ pub struct Engine {
     backend: Backend,
     watcher: Option<Arc<Watcher>>,
     mounts: Option<Mounts>,
-    /// Something was mounted or unmounted: the inbox may be another one.
+    around: Option<Around>,
+    /// Something was mounted or unmounted, or the inbox's name came or went: it may be another one.
     inbox_doubted: bool,
     inbox_lost: Option<(String, Timestamp)>,
     inbox_check: InboxCheck,
@@ -216,6 +217,8 @@ pub struct Engine {
     stopping: Option<Mono>,
     once: bool,
     once_wait: Option<Mono>,
+    /// Since when it has waited for nothing of the kind.
+    once_well: Option<Mono>,
     next_beat: Mono,
     next_usage: Mono,
     usage_wanted: bool,
@@ -247,6 +250,7 @@ impl Engine {
                 () = watched(self.watcher.clone()) => self.drain_hints(),
                 () = Pulse::asked(self.pulse.as_mut()) => {}
                 () = mounted(self.mounts.as_ref()) => self.inbox_doubted = true,
+                () = replaced(self.around.as_ref()) => self.inbox_doubted = true,
                 Some(ended) = self.tasks.join_next() => {
                     if ended.is_err_and(|e| e.is_panic()) {
                         // What it had in hand is nobody's now. A new start settles it.
@@ -418,7 +422,8 @@ impl Engine {
         wakes.extend(self.host_beat.as_ref().map(|_| self.next_beat));
         wakes.extend(self.stopping);
         wakes.push(self.next_tidy);
-        wakes.extend(self.once_wait);
+        // As of the last turn: what has passed since is to be seen, and what had passed by then was.
+        wakes.extend(self.once_wait.filter(|at| *at > self.turned));
         wakes.extend(self.unanswered.map(|since| since + SILENCE));
         if self.stopping.is_none() {
             wakes.extend(self.arrivals.next_wake());
@@ -511,6 +516,13 @@ async fn watched(watcher: Option<Arc<Watcher>>) {
 async fn mounted(mounts: Option<&Mounts>) {
     match mounts {
         Some(mounts) => mounts.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn replaced(around: Option<&Around>) {
+    match around {
+        Some(around) => around.changed().await,
         None => std::future::pending().await,
     }
 }

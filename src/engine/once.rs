@@ -48,12 +48,14 @@ impl Engine {
         let wait = wait.or_else(|| self.trouble.as_ref().map(|t| t.text.clone()));
         let wait = wait.or_else(|| self.inbox_away().map(|(why, _)| why.clone()));
         let wait = wait.or_else(|| self.blocked.values().next().map(|(why, _)| why.clone()));
+        let wait = wait.or_else(|| self.all_wait_to_be_fetched(held));
         if let Some(why) = wait {
+            self.once_well = None;
             let until = *self.once_wait.get_or_insert(now + Duration::from_secs(60));
             return now >= until && self.stop_once(why, now);
         }
-        // Trouble that comes back at once is the same trouble.
-        if self.trouble_past.as_ref().is_none_or(|past| now.since(past.cleared) > Duration::from_secs(30)) {
+        // What comes back soon is the same wait: a request that was told to wait is sent, and told so again.
+        if now.since(*self.once_well.get_or_insert(now)) > Duration::from_secs(30) {
             self.once_wait = None;
         }
         let idle = !self.scanning && !self.looking && self.hints.is_empty() && !self.rescan_wanted;
@@ -70,18 +72,26 @@ impl Engine {
         true
     }
 
+    /// All that is left are pictures whose addresses do not answer. The next start goes on with them.
+    fn all_wait_to_be_fetched(&self, held: bool) -> Option<String> {
+        let waits = |work: &Work| work.fetches.values().any(|(tries, ..)| *tries > 0);
+        let idle = |work: &Work| work.lost.is_some() || waits(work);
+        let all = !held && self.plans.is_empty() && self.works.values().any(waits) && self.works.values().all(idle);
+        all.then(|| "a picture can't be fetched from its address".to_owned())
+    }
+
     /// Whether something lies in the inbox that only has to wait for a while.
     fn goes_by_itself(&self, now: Mono) -> bool {
         let counts = self.arrivals.counts(Reason::Queued);
+        let some = |reason: &Reason| counts.get(reason).is_some_and(|n| *n > 0);
+        [Reason::Planning, Reason::Queued].iter().any(some) || self.comes_by_itself(now)
+    }
+
+    /// Whether something lies in the inbox that is no candidate yet and only has to wait for a while.
+    pub(super) fn comes_by_itself(&self, now: Mono) -> bool {
+        let counts = self.arrivals.counts(Reason::Queued);
         let some = |reasons: &[Reason]| reasons.iter().any(|r| counts.get(r).is_some_and(|n| *n > 0));
-        if some(&[
-            Reason::Settling,
-            Reason::FolderSettling,
-            Reason::PresetChanging,
-            Reason::Busy,
-            Reason::Planning,
-            Reason::Queued,
-        ]) {
+        if some(&[Reason::Settling, Reason::FolderSettling, Reason::PresetChanging, Reason::Busy]) {
             return true;
         }
         // These end by themselves, unless a preset requires what never comes.

@@ -195,6 +195,7 @@ impl Engine {
                 continue;
             }
             self.plans.insert(place.clone(), Planning::Starting(continues));
+            self.arrivals.starting(&planned.candidate, now);
             self.plan_retries.remove(&place);
             self.pace.sent(now);
             self.gate.sent(&place);
@@ -411,6 +412,7 @@ impl Engine {
     pub(super) fn not_started(&mut self, candidate: &Candidate, why: NotStarted, sends: bool, now: Mono) {
         let place = candidate.place();
         self.plans.remove(&place);
+        self.arrivals.not_started(candidate, now);
         if sends {
             self.pace.ended(false);
             self.gate.not_sent(&place);

@@ -12,7 +12,7 @@ use crate::domain::ids::Mono;
 use crate::domain::news::News;
 use crate::domain::pace::Pace;
 use crate::domain::status::{PauseKind, Status};
-use crate::inbox::Mounts;
+use crate::inbox::{Around, Mounts};
 use crate::outbox::folder::Folder;
 use crate::outbox::listing::Listings;
 use crate::outbox::spool::Spool;
@@ -158,6 +158,7 @@ impl Engine {
             backend,
             watcher: None,
             mounts: Mounts::watch().ok(),
+            around: Around::watch(&ctx.site.inbox).ok(),
             inbox_doubted: false,
             inbox_lost: None,
             inbox_check: InboxCheck::No,
@@ -190,6 +191,7 @@ impl Engine {
             stopping: None,
             once,
             once_wait: None,
+            once_well: None,
             next_beat: Mono::default(),
             next_usage: Mono::default(),
             usage_wanted: false,

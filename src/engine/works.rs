@@ -267,6 +267,7 @@ impl Engine {
         work.kept(kept);
         work.since = self.ctx.clock.wall();
         self.usage_wanted = true;
+        self.once_wait = None;
         match done {
             Some(delivered) => {
                 work.set(*delivered.clone());

@@ -4,6 +4,7 @@
 //! Nothing behind a symbolic link is ever listed: every folder is opened component by component below the
 //! inbox, without following links. What an observation means is decided by `domain::arrivals`.
 
+mod around;
 mod backend;
 mod mounts;
 mod scan;
@@ -14,6 +15,7 @@ mod watch;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::around::Around;
 pub use self::backend::{Backend, FsKind, POLL_SETTLE, RootState, Setting, choose, fs_kind, root_state};
 pub use self::mounts::Mounts;
 pub use self::scan::{BATCH, Report, look, survey};

@@ -469,6 +469,11 @@ impl Arrivals {
             _ => 0,
         };
         self.turns.set(id, &mut folder.standing, priority, open && !folder.sends.is_empty());
+        if folder.gate == Gate::Open && folder.scan.is_some() && !folder.absent && !folder.sends.is_empty() {
+            self.scanned.insert(id);
+        } else {
+            self.scanned.remove(&id);
+        }
         if open && !folder.rejects.is_empty() {
             self.rejecting.insert(id);
         } else {

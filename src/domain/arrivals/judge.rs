@@ -14,6 +14,8 @@ use crate::domain::pairing::{Fold, Named, Pairing, Part, Unit, pair};
 pub(super) struct NameRec {
     /// How many drops of this name are in `working/`.
     pub(super) in_work: u32,
+    /// How many are on their way there.
+    pub(super) starting: u32,
     /// The images that went with it, the last one at the end, and when they were sent, ms since 1970.
     pub(super) images: Vec<(OsString, Option<i64>)>,
     /// Sidecars that changed before this came too late. Set when it was filed.
@@ -222,7 +224,7 @@ fn wait_until(at: Nanos, reason: Reason, view: &View<'_>) -> Step<()> {
 }
 
 fn not_in_work(stem: &OsStr, view: &View<'_>) -> Step<()> {
-    let busy = view.names.get(&Fold::of(stem)).is_some_and(|rec| rec.in_work > 0);
+    let busy = view.names.get(&Fold::of(stem)).is_some_and(NameRec::is_busy);
     if busy { Err(Verdict::Wait(Reason::Busy, None)) } else { Ok(()) }
 }
 
@@ -239,6 +241,11 @@ fn image_before<'a>(stem: &OsStr, changed: Nanos, view: &View<'a>) -> Option<&'a
 }
 
 impl NameRec {
+    /// Whether another drop of this name has to wait.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_work > 0 || self.starting > 0
+    }
+
     /// Another image of this name went.
     pub(super) fn went(&mut self, image: &OsStr, sent_unix_ms: Option<i64>) {
         self.images.retain(|(other, _)| Fold::of(other) != Fold::of(image));

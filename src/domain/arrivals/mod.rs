@@ -115,6 +115,8 @@ pub struct Arrivals {
     turns: Turns,
     /// Folders with something for errors, and an open gate.
     rejecting: BTreeSet<FolderId>,
+    /// Folders that have something to send, and are being scanned.
+    scanned: BTreeSet<FolderId>,
     stale: BTreeSet<FolderId>,
     to_scan: BTreeSet<RelPath>,
     specials: Vec<(Place, Special)>,
@@ -136,6 +138,7 @@ impl Arrivals {
             wakes: BTreeSet::new(),
             turns: Turns::default(),
             rejecting: BTreeSet::new(),
+            scanned: BTreeSet::new(),
             stale: BTreeSet::new(),
             to_scan: BTreeSet::new(),
             specials: Vec::new(),
@@ -258,12 +261,13 @@ impl Arrivals {
 
     // ---- answers of the engine --------------------------------------------------------------------------
 
-    /// The drop lies in `working/` now: its files are gone from here, its name is in work.
+    /// The drop lies in `working/` now: its files are gone from here, its name is in work. Ends [`Self::starting`].
     /// `sent_unix_ms`: for the note of a sidecar that comes too late.
     pub fn claimed(&mut self, candidate: &Candidate, now: Mono, sent_unix_ms: i64) {
         let image = candidate.image.as_ref().map(|m| m.name.clone());
         self.take_away(candidate, now);
         self.in_work(&candidate.folder, &candidate.stem, image.as_deref(), Some(sent_unix_ms), now);
+        self.not_started(candidate, now);
     }
 
     /// The drop lies in errors now, and was never in work.
@@ -333,9 +337,9 @@ impl Arrivals {
         group.items[index].mark == Mark::Hand(false) && self.folders[group.folder as usize].is_served()
     }
 
-    /// Whether [`Self::ready`] would hand out anything.
+    /// Whether anything waits for [`Self::ready`], be it for the end of a scan of its folder.
     pub fn has_ready(&self) -> bool {
-        self.turns.next().is_some()
+        self.turns.next().is_some() || !self.scanned.is_empty()
     }
 
     fn find(&self, place: &Place) -> Option<(GroupId, usize)> {

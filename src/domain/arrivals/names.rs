@@ -5,11 +5,31 @@ use std::time::Duration;
 
 use super::item::{Nanos, length, nanos};
 use super::judge::NameRec;
-use super::{Arrivals, FolderId, GroupKey, Wake};
+use super::{Arrivals, Candidate, FolderId, GroupKey, Wake};
 use crate::domain::ids::{Mono, RelPath};
 use crate::domain::pairing::{Fold, group_key, stem_key};
 
 impl Arrivals {
+    /// The drop is about to be moved into `working/`. Its files may be seen gone before it is known that they lie there:
+    /// another drop of its name waits until [`Self::claimed`] or [`Self::not_started`] says how that went.
+    pub fn starting(&mut self, candidate: &Candidate, now: Mono) {
+        let id = self.folder_record(&candidate.folder, nanos(now));
+        self.folders[id as usize].names.entry(Fold::of(&candidate.stem)).or_default().starting += 1;
+    }
+
+    /// It was not moved, or is back.
+    pub fn not_started(&mut self, candidate: &Candidate, now: Mono) {
+        let Some(&id) = self.ids.get(&candidate.folder) else { return };
+        let fold = Fold::of(&candidate.stem);
+        let Some(rec) = self.folders[id as usize].names.get_mut(&fold) else { return };
+        rec.starting = rec.starting.saturating_sub(1);
+        if !rec.is_busy() && rec.late_until.is_none() {
+            self.folders[id as usize].names.remove(&fold);
+        }
+        self.evaluate_name(id, &candidate.stem, nanos(now));
+        self.drop_empty_record(id);
+    }
+
     /// A drop of this name is in `working/` (found there at start, or claimed).
     pub fn in_work(&mut self, folder: &RelPath, stem: &OsStr, image: Option<&OsStr>, sent: Option<i64>, now: Mono) {
         let id = self.folder_record(folder, nanos(now));
@@ -59,7 +79,7 @@ impl Arrivals {
         rec.in_work = rec.in_work.saturating_sub(1);
         if filed && !rec.images.is_empty() {
             rec.late_until = Some(now.saturating_add(length(self.rules.give_up)));
-        } else if rec.in_work == 0 && rec.late_until.is_none() {
+        } else if !rec.is_busy() && rec.late_until.is_none() {
             self.folders[id as usize].names.remove(&fold);
         }
         self.arm_names(id, now);
@@ -107,7 +127,7 @@ impl Arrivals {
         };
         folder
             .names
-            .retain(|_, r| r.in_work > 0 || r.late_until.is_some_and(|t| t.saturating_add(keep) > now || lies(r)));
+            .retain(|_, r| r.is_busy() || r.late_until.is_some_and(|t| t.saturating_add(keep) > now || lies(r)));
         self.arm_names(id, now);
         self.drop_empty_record(id);
     }

@@ -359,6 +359,30 @@ fn a_name_in_work_makes_its_namesake_wait_and_its_sidecar_late() {
 }
 
 #[test]
+fn a_name_on_its_way_into_work_holds_its_namesake_though_its_files_are_seen_gone() {
+    let mut inbox = plain();
+    for name in ["a.jpg", "a.txt", "A.txt", "b.jpg", "b.png"] {
+        inbox.see("", name, 9, How::RenamedIn);
+    }
+    inbox.ms += 60_000;
+    let out = inbox.out();
+    assert_eq!(out.len(), 2, "one of each name");
+    for drop in &out {
+        inbox.arrivals.starting(drop, inbox.now());
+        for member in drop.moving() {
+            inbox.gone("", member.name.to_str().unwrap());
+        }
+    }
+    inbox.ms += 60_000;
+    assert_eq!(inbox.told(), strings(&[]));
+    assert_eq!(inbox.waits(), ["busy", "busy"]);
+    // One lies in working, the other could not be moved.
+    inbox.arrivals.claimed(&out[0], inbox.now(), 77);
+    inbox.arrivals.not_started(&out[1], inbox.now());
+    assert_eq!(inbox.told(), strings(&["b.png", "A.txt LateSidecar"]));
+}
+
+#[test]
 fn a_shared_sidecar_moves_with_the_last_image() {
     let mut inbox = plain();
     for name in ["a.jpg", "a.png", "a.txt"] {
@@ -428,6 +452,20 @@ fn a_scan_that_began_before_a_claim_brings_nothing_back() {
     inbox.arrivals.observe_scanned(&RelPath::root(), OsStr::new("a.jpg"), &entry, inbox.now());
     inbox.arrivals.end_scan(&RelPath::root(), inbox.now());
     assert!(inbox.arrivals.is_empty());
+}
+
+#[test]
+fn what_waits_for_the_end_of_a_scan_waits_to_be_sent() {
+    let mut inbox = plain();
+    inbox.see("", "a.jpg", 9, How::Closed);
+    inbox.ms += 1000;
+    inbox.arrivals.begin_scan(&RelPath::root(), inbox.now());
+    assert_eq!(inbox.told(), strings(&[]), "half of it may have been seen");
+    assert!(inbox.arrivals.has_ready());
+    inbox.gone("", "a.jpg");
+    assert!(!inbox.arrivals.has_ready());
+    inbox.arrivals.end_scan(&RelPath::root(), inbox.now());
+    assert!(!inbox.arrivals.has_ready());
 }
 
 #[test]

@@ -514,6 +514,10 @@ fn retry_sends_what_was_not_delivered_and_again_sends_all() {
         assert_eq!(api.calls(), 2);
         let args = if again { &["retry", "--all", "--again"][..] } else { &["retry", "--all"] };
         home.with(args).ok().says(&["cafe/a.jpg with a.toml: back in the inbox\n"]);
+        // Exactly what is sent then.
+        let check = home.with(&["check", "--offline", "site/inbox/cafe/a.jpg"]).ok();
+        assert_eq!(check.out.matches("POST ").count(), if again { 2 } else { 1 }, "{}", check.out);
+        assert_eq!(check.out.contains("it comes back"), !again, "{}", check.out);
         home.with(&["run", "--once"]).ok();
         assert_eq!(api.calls(), calls, "again: {again}");
         // One is left of two, and it is the first or the second of two.

@@ -163,6 +163,11 @@ fn what_the_daemon_needs_is_never_taken_for_a_drop() {
         assert!(text.contains("lies in the inbox") && text.contains("[api] key_file"), "{text}");
     }
     assert_eq!(std::fs::read(site.path("inbox/api-key.txt")).unwrap(), b"SG_0123456789");
+    // What has a hidden name is never touched.
+    site.forget(b"SG_0123456789");
+    std::fs::rename(site.path("inbox/api-key.txt"), site.path("inbox/.api-key")).unwrap();
+    site.set("api.key_file", site.path("inbox/.api-key").to_str().unwrap());
+    assert_eq!(site.call(&["run", "--once"]).status.code(), Some(0));
     // Nor the configuration itself.
     let site = Site::new();
     let around = site.config_file().parent().unwrap().to_path_buf();

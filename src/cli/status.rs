@@ -36,7 +36,14 @@ pub fn run(global: &super::args::Global, args: &super::args::Status) -> Result<(
     let config = super::setup::configuration(global)?;
     let state_dir = super::setup::state_dir(&config)?;
     let done = if args.watch { watch::run(&state_dir, args.json) } else { show(&state_dir, args.json) };
-    done.map_err(|e| super::exit::Failure::unexpected(e.to_string()))
+    done.map_err(|e| match &e {
+        ShowError::Status(StatusError::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            super::exit::Failure::usage(format!(
+                "{e}; the daemon's user and its group may read it: ask to be in that group, or run this as the daemon's user, such as: sudo -u reimagined reimagined status"
+            ))
+        }
+        _ => super::exit::Failure::unexpected(e.to_string()),
+    })
 }
 
 /// Prints the status of the daemon whose state directory this is. A daemon that never ran is stopped.

@@ -8,6 +8,9 @@ use crate::domain::ids::Mono;
 use super::works::Work;
 use super::{Engine, Planning, answers};
 
+/// What comes back within this time is the same wait.
+const WELL: Duration = Duration::from_secs(30);
+
 impl Engine {
     /// Whether the loop ends here.
     pub(super) fn is_done(&mut self) -> bool {
@@ -50,12 +53,15 @@ impl Engine {
         let wait = wait.or_else(|| self.blocked.values().next().map(|(why, _)| why.clone()));
         let wait = wait.or_else(|| self.all_wait_to_be_fetched(held));
         if let Some(why) = wait {
-            self.once_well = None;
+            // After a good while it is another one, with a minute of its own.
+            if self.once_well.take().is_some_and(|since| now.since(since) > WELL) {
+                self.once_wait = None;
+            }
             let until = *self.once_wait.get_or_insert(now + Duration::from_secs(60));
             return now >= until && self.stop_once(why, now);
         }
         // What comes back soon is the same wait: a request that was told to wait is sent, and told so again.
-        if now.since(*self.once_well.get_or_insert(now)) > Duration::from_secs(30) {
+        if now.since(*self.once_well.get_or_insert(now)) > WELL {
             self.once_wait = None;
         }
         let idle = !self.scanning && !self.looking && self.hints.is_empty() && !self.rescan_wanted;
@@ -74,8 +80,11 @@ impl Engine {
 
     /// All that is left are pictures whose addresses do not answer. The next start goes on with them.
     fn all_wait_to_be_fetched(&self, held: bool) -> Option<String> {
-        let waits = |work: &Work| work.fetches.values().any(|(tries, ..)| *tries > 0);
-        let idle = |work: &Work| work.lost.is_some() || waits(work);
+        let waits = |work: &Work| work.open.drop.shots.iter().any(|shot| work.waits_to_be_fetched(shot));
+        let idle = |work: &Work| {
+            let shots = &work.open.drop.shots;
+            work.lost.is_some() || shots.iter().all(|shot| shot.state.has_ended() || work.waits_to_be_fetched(shot))
+        };
         let all = !held && self.plans.is_empty() && self.works.values().any(waits) && self.works.values().all(idle);
         all.then(|| "a picture can't be fetched from its address".to_owned())
     }
@@ -84,14 +93,14 @@ impl Engine {
     fn goes_by_itself(&self, now: Mono) -> bool {
         let counts = self.arrivals.counts(Reason::Queued);
         let some = |reason: &Reason| counts.get(reason).is_some_and(|n| *n > 0);
-        [Reason::Planning, Reason::Queued].iter().any(some) || self.comes_by_itself(now)
+        [Reason::Planning, Reason::Queued, Reason::Busy].iter().any(some) || self.comes_by_itself(now)
     }
 
-    /// Whether something lies in the inbox that is no candidate yet and only has to wait for a while.
+    /// Whether something lies in the inbox that is no candidate yet and only has to wait for a while: not for another drop.
     pub(super) fn comes_by_itself(&self, now: Mono) -> bool {
         let counts = self.arrivals.counts(Reason::Queued);
         let some = |reasons: &[Reason]| reasons.iter().any(|r| counts.get(r).is_some_and(|n| *n > 0));
-        if some(&[Reason::Settling, Reason::FolderSettling, Reason::PresetChanging, Reason::Busy]) {
+        if some(&[Reason::Settling, Reason::FolderSettling, Reason::PresetChanging]) {
             return true;
         }
         // These end by themselves, unless a preset requires what never comes.

@@ -152,24 +152,24 @@ impl Look {
     }
 }
 
+/// The shots of an ended drop that are left to be sent when it comes back; none where all are sent anew.
+pub fn left(known: &Known) -> Vec<Shot> {
+    if known.again {
+        return Vec::new();
+    }
+    let returned = known.ending == Ending::Returned;
+    let left = known.shots.iter().filter(|shot| !matches!(shot.state, ShotState::Delivered { .. }));
+    left.map(|shot| {
+        let (attempts, sends) = if returned { (shot.attempts, shot.sends) } else { (0, 0) };
+        Shot { attempts, sends, ..Shot::new(shot.no, shot.seed) }
+    })
+    .collect()
+}
+
 /// The shots to be sent: of a drop that comes back those that were not delivered, with their seeds; else all.
 fn shots(plan: &RequestPlan, known: Option<Known>) -> (Vec<Shot>, Option<Known>) {
-    if let Some(known) = &known
-        && !known.again
-    {
-        let returned = known.ending == Ending::Returned;
-        let left: Vec<Shot> = known
-            .shots
-            .iter()
-            .filter(|shot| !matches!(shot.state, ShotState::Delivered { .. }))
-            .map(|shot| {
-                let (attempts, sends) = if returned { (shot.attempts, shot.sends) } else { (0, 0) };
-                Shot { attempts, sends, ..Shot::new(shot.no, shot.seed) }
-            })
-            .collect();
-        if !left.is_empty() {
-            return (left, Some(known.clone()));
-        }
+    if let Some(left) = known.as_ref().map(left).filter(|left| !left.is_empty()) {
+        return (left, known);
     }
     let seeds: Vec<Option<i64>> = match &plan.shots {
         Seeds::Unsaid => vec![None],

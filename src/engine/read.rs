@@ -162,7 +162,9 @@ pub fn folder_state(config: &Config, inbox: &Path, folder: &RelPath, chain: &[Pr
         Err((at, _)) if at != *folder => PresetState::default(),
         Err((at, reason)) => {
             let file = show(at.as_path().as_os_str());
-            PresetState::Broken { reason: if reason.contains("preset") { reason } else { format!("{file}: {reason}") } }
+            PresetState::Broken {
+                reason: if reason.contains("preset.toml") { reason } else { format!("{file}: {reason}") },
+            }
         }
     };
     Told { value, warnings }

@@ -300,11 +300,18 @@ async fn take_notes_away(ctx: &Ctx, drop: &NewDrop, notes: Vec<(std::path::PathB
 /// Whether what a note in `folder` is about lies there still: the same bytes were dropped again under another name, and
 /// whoever finds these has to know why they are there. Blocks on the disk.
 fn lies_beside(errors: &Path, folder: &crate::domain::ids::RelPath, note: &std::ffi::OsStr) -> bool {
-    use crate::domain::pairing::{group_key, stem_key};
+    use crate::domain::kinds::{picture_ext, split};
+    use crate::domain::pairing::Fold;
     let names = Folder::existing(errors, folder).ok().flatten().and_then(|folder| folder.names().ok());
-    let Some(stem) = crate::domain::names::stem_of_note(note) else { return false };
-    let about = stem_key(&stem);
-    names.unwrap_or_default().iter().any(|(name, _)| name != note && group_key(name) == about)
+    let Some(about) = crate::domain::names::stem_of_note(note).map(|stem| Fold::of(&stem)) else { return false };
+    let is_of_it = |(name, kind): &(std::ffi::OsString, rustix::fs::FileType)| {
+        let (stem, _) = split(name);
+        // A tied sidecar has the image's extension before its own.
+        let (image, ext) = split(stem);
+        *kind == rustix::fs::FileType::RegularFile
+            && (Fold::of(stem) == about || picture_ext(ext).is_some() && Fold::of(image) == about)
+    };
+    names.unwrap_or_default().iter().any(is_of_it)
 }
 
 /// Commits a due shot as sending (`shot` is its state after it) and sends it.

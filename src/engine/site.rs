@@ -119,10 +119,7 @@ impl Site {
             ("[folders] errors", &folders.errors),
             ("[service] state_dir", state_dir),
         ];
-        let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
-        let parent = folders.inbox.parent();
-        // As far as can be said before it is tried.
-        let beside = parent.filter(|parent| device(parent) == device(&folders.inbox)).map(|at| at.join("working"));
+        let beside = Self::beside(config);
         match (&folders.working, &beside) {
             (Some(set), _) if *set != folders.inbox.join(INNER_WORKING) => all.push(("[folders] working", set)),
             (None, Some(beside)) => all.push(("the working folder beside the inbox", beside)),
@@ -132,11 +129,18 @@ impl Site {
         Self::taken_for_drops(config).into_iter().next().map_or(Ok(()), |why| Err(wrong(why)))
     }
 
+    /// The working folder beside the inbox, as far as can be said before it is tried.
+    fn beside(config: &Config) -> Option<PathBuf> {
+        let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
+        let inbox = &config.folders.inbox;
+        inbox.parent().filter(|parent| device(parent) == device(inbox)).map(|at| at.join("working"))
+    }
+
     /// Files of the daemon's own that lie where files are taken for drops, in words for a person. A key there would be
     /// sent as a prompt, and stand in the provenance.
     pub fn taken_for_drops(config: &Config) -> Vec<String> {
         let folders = &config.folders;
-        let beside = folders.inbox.parent().map(|at| at.join("working"));
+        let beside = Self::beside(config);
         let secret = config.hooks.webhook.as_ref().and_then(|webhook| webhook.secret_file.as_ref());
         let files = [
             ("the configuration", Some(&config.file), "--config"),
@@ -149,7 +153,10 @@ impl Site {
         for (what, file, key) in files {
             let Some(file) = file else { continue };
             let within = |(_, place): &(&str, Option<&PathBuf>)| {
-                place.is_some_and(|place| matches!(same_or_nested(&[file, place]), Ok(Some((_, _, Overlap::Within)))))
+                place.is_some_and(|place| {
+                    matches!(same_or_nested(&[file, place]), Ok(Some((_, _, Overlap::Within))))
+                        && !is_ignored(config, place, file)
+                })
             };
             if let Some((name, Some(place))) = places.into_iter().find(within) {
                 found.push(format!(
@@ -281,6 +288,20 @@ fn keep_apart(all: &[(&str, &Path)]) -> Result<(), SiteError> {
         ))),
         Err(e) => Err(wrong(e.to_string())),
     }
+}
+
+/// Whether a file below `root` is never touched, by its name or that of a folder around it.
+fn is_ignored(config: &Config, root: &Path, file: &Path) -> bool {
+    use crate::domain::kinds::{NameKind, classify};
+    let ignore = config.watch.ignore.clone();
+    let ignore = move |path: &Path| RelPath::new(path).is_some_and(|path| ignore.matches(&path));
+    let real_path = || Some(file.parent()?.canonicalize().ok()?.join(file.file_name()?));
+    let below = || RelPath::below(&root.canonicalize().ok()?, &real_path()?);
+    let Some(place) = below() else { return false };
+    place.chain().into_iter().any(|at| {
+        let (Some(folder), Some(name)) = (at.parent(), at.name()) else { return false };
+        matches!(classify(&folder, name, at != place, &ignore), NameKind::Ignored(_))
+    })
 }
 
 /// The working folder, made if need be, and the other place where one may be left from before.

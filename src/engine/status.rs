@@ -47,7 +47,9 @@ pub(super) fn lost(status: &mut Status, text: &str, since: Timestamp) -> bool {
 }
 
 fn spend(sum: &Sum) -> Spend {
-    Spend { images: sum.images, cost: sum.cost, unpriced: sum.unpriced }
+    // What adding up leaves far behind the point is no money.
+    let cost = (sum.cost * 1e6).round() / 1e6;
+    Spend { images: sum.images, cost, unpriced: sum.unpriced }
 }
 
 impl Engine {

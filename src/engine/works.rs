@@ -94,9 +94,16 @@ impl Work {
     fn kept(&mut self, kept: Kept) {
         self.busy.remove(&kept.shot.no);
         self.held.remove(&kept.shot.no);
+        self.fetches.remove(&kept.shot.no);
         self.open.number = kept.number.or(self.open.number);
         self.open.filing = kept.filing.or(self.open.filing.take());
         self.set(kept.shot);
+    }
+
+    /// Whether its picture was made, and its address did not give it when it was asked last.
+    pub(super) fn waits_to_be_fetched(&self, shot: &Shot) -> bool {
+        let tried = self.fetches.get(&shot.no).is_some_and(|(tries, ..)| *tries > 0);
+        tried && matches!(shot.state, ShotState::Answered { .. })
     }
 
     /// Whether all its shots have ended.

@@ -32,7 +32,7 @@ pub use body::Body;
 pub use download::DownloadOutcome;
 pub use http::ClientError;
 pub use key::{ApiKey, CREDENTIAL, KeyError, KeySource, VARIABLE};
-pub use redact::redact;
+pub use redact::{redact, without_key};
 pub use reply::{Held, Received, write_small};
 pub use sniff::{PictureKind, sniff};
 

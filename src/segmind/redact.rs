@@ -35,6 +35,13 @@ pub fn redact(text: &str, key: Option<&ApiKey>, assets: &[&str]) -> String {
     urls(&without_disguised(&text, assets, &hosts), &hosts)
 }
 
+/// `text` without the key, and all else as it is: an address where something that was paid for may still be had.
+pub fn without_key(text: &str, key: Option<&ApiKey>) -> String {
+    let Some(key) = key else { return text.to_owned() };
+    let encoded = percent_encoding::utf8_percent_encode(key.expose(), percent_encoding::NON_ALPHANUMERIC).to_string();
+    text.replace(key.expose(), "[API key]").replace(&encoded, "[API key]")
+}
+
 /// What of an asset's path names it, or its owner, by itself: its ends of two segments and more, and e-mail addresses.
 fn parts(url: &Url) -> Vec<String> {
     let path = percent_decode_str(url.path()).decode_utf8_lossy().into_owned();
@@ -214,6 +221,16 @@ mod tests {
         let key = ApiKey::new("SG_0123456789", "test").unwrap();
         let text = "data: ".repeat(500_000);
         assert_eq!(redact(&text, Some(&key), &[]), text);
+    }
+
+    #[test]
+    fn an_address_loses_the_key_alone() {
+        let key = ApiKey::new("SG_0123+4567", "test").unwrap();
+        let kept = "https://b.example/a@b/x.jpg?X-Amz-Signature=ab12#f";
+        assert_eq!(without_key(kept, Some(&key)), kept);
+        for with in ["https://b.example/x.jpg?k=SG_0123+4567&s=1", "https://b.example/x.jpg?k=SG%5F0123%2B4567&s=1"] {
+            assert_eq!(without_key(with, Some(&key)), "https://b.example/x.jpg?k=[API key]&s=1");
+        }
     }
 
     proptest::proptest! {

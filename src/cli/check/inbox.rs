@@ -64,7 +64,7 @@ pub(super) fn target(config: &Config, path: &Path) -> Result<Target, Failure> {
     };
     let Some(rel) = RelPath::below(&root, &resolved) else {
         return Err(Failure::usage(format!(
-            "{shown} does not lie in the inbox {}: only what is dropped there is sent (to try something, drop it into a folder with enabled = false in its preset.toml)",
+            "{shown} does not lie in the inbox {}: only what is dropped there is sent",
             show(inbox.as_os_str())
         )));
     };

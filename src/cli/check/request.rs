@@ -9,14 +9,17 @@ use serde_json::{Map, Value as Json};
 
 use crate::config::{Config, ReferenceMode};
 use crate::domain::arrivals::{Candidate, CandidateKind, Reason, Waiting};
-use crate::domain::ids::{Place, RelPath, is_unfit, show, show_text};
+use crate::domain::ids::{Fingerprint, Place, RelPath, is_unfit, show, show_text};
 use crate::domain::kinds::is_preset;
+use crate::domain::life::Shot;
 use crate::domain::params::Key;
 use crate::domain::request::{RefPlan, RequestPlan, Seeds};
-use crate::engine::plan::{not_servable, public_url};
+use crate::engine::plan::{self, not_servable, public_url};
 use crate::engine::read::{FOREIGN, Picture, Read, Reading, read};
+use crate::ledger::sqlite::SqlitePast;
 use crate::reference::{self, Budget, Original, PrepareError, Rules, Whole};
 
+use super::super::setup;
 use super::inbox::{Inbox, Target};
 use super::{LISTED, Report};
 
@@ -117,7 +120,10 @@ fn show_drop(config: &Config, inbox: &Inbox, candidate: &Candidate, out: &mut St
                 report.warn(warning.to_string());
             }
             match reference(config, candidate, &read) {
-                Ok(reference) => request(config, candidate, &read.plan, reference.as_deref(), out),
+                Ok(reference) => {
+                    let left = left(config, read.recognition, report);
+                    request(config, candidate, &read.plan, reference.as_deref(), &left, out);
+                }
                 Err(why) => fails(why, out, report),
             }
         }
@@ -136,6 +142,20 @@ fn show_drop(config: &Config, inbox: &Inbox, candidate: &Candidate, out: &mut St
             ),
         ),
         Reading::Failed(why, _) => fails(why, out, report),
+    }
+}
+
+/// The shots that are left of a drop that comes back, as far as the ledger may be read.
+fn left(config: &Config, recognition: Fingerprint, report: &mut Report) -> Vec<Shot> {
+    let known = setup::state_dir(config)
+        .map_err(|e| e.text)
+        .and_then(|dir| SqlitePast::recognise(&dir.join(setup::LEDGER), recognition).map_err(|e| e.to_string()));
+    match known {
+        Ok(known) => known.as_ref().map(plan::left).unwrap_or_default(),
+        Err(why) => {
+            report.warn(format!("whether it comes back, and less of it is sent, can't be said: {why}"));
+            Vec::new()
+        }
     }
 }
 
@@ -173,7 +193,14 @@ fn prepared(config: &Config, picture: &Picture) -> Result<String, String> {
     }
 }
 
-fn request(config: &Config, candidate: &Candidate, plan: &RequestPlan, reference: Option<&str>, out: &mut String) {
+fn request(
+    config: &Config,
+    candidate: &Candidate,
+    plan: &RequestPlan,
+    reference: Option<&str>,
+    left: &[Shot],
+    out: &mut String,
+) {
     let _ = writeln!(out, "{}", candidate.place());
     let sidecars: Vec<_> = candidate.sidecars.iter().filter(|s| s.used).map(|s| show(&s.file.name)).collect();
     if !sidecars.is_empty() && candidate.image.is_some() {
@@ -182,13 +209,20 @@ fn request(config: &Config, candidate: &Candidate, plan: &RequestPlan, reference
     if let (Some(_), ReferenceMode::Upload) = (reference, &config.reference.mode) {
         let _ = writeln!(out, "first the picture is uploaded to {} (free)", config.api.upload_url);
     }
-    let shots: Vec<Json> = match &plan.shots {
+    let mut shots: Vec<Json> = match &plan.shots {
         Seeds::Unsaid => vec![Json::Null],
         Seeds::Fixed(seeds) => seeds.iter().copied().map(Json::from).collect(),
         Seeds::Random(n) => (0..*n).map(|_| Json::from(SEED)).collect(),
     };
-    for (i, seed) in shots.iter().enumerate() {
-        let of = if shots.len() > 1 { format!(", shot {} of {}", i + 1, shots.len()) } else { String::new() };
+    let all = shots.len();
+    let mut numbers: Vec<usize> = (1..=all).collect();
+    if !left.is_empty() {
+        let _ = writeln!(out, "it comes back: what was delivered of it is not sent again, and seeds stay");
+        shots = left.iter().map(|shot| shot.seed.map_or(Json::Null, Json::from)).collect();
+        numbers = left.iter().map(|shot| shot.no.0 as usize + 1).collect();
+    }
+    for (no, seed) in numbers.into_iter().zip(&shots) {
+        let of = if all > 1 { format!(", shot {no} of {all}") } else { String::new() };
         let _ = writeln!(out, "\nPOST {}{of}", config.api.model_url());
         let _ = writeln!(out, "{}", json(&body(plan, seed, reference)));
     }

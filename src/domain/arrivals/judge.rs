@@ -193,6 +193,11 @@ fn prompt_only(items: &[Item], unit: &Unit, view: &View<'_>) -> Step<Verdict> {
         return Ok(Verdict::Go(CandidateKind::Failed(failure)));
     }
     not_in_work(&unit.stem, view)?;
+    // It may be tied to an image that is on its way, and late when that is known.
+    let (shorter, ext) = split(&unit.stem);
+    if picture_ext(ext).is_some() && view.names.get(&Fold::of(shorter)).is_some_and(|rec| rec.starting > 0) {
+        return Err(Verdict::Wait(Reason::Busy, None));
+    }
     Ok(Verdict::Go(CandidateKind::PromptOnly))
 }
 

@@ -361,7 +361,7 @@ fn a_name_in_work_makes_its_namesake_wait_and_its_sidecar_late() {
 #[test]
 fn a_name_on_its_way_into_work_holds_its_namesake_though_its_files_are_seen_gone() {
     let mut inbox = plain();
-    for name in ["a.jpg", "a.txt", "A.txt", "b.jpg", "b.png"] {
+    for name in ["a.jpg", "a.jpg.txt", "A.JPG.txt", "b.jpg", "b.png"] {
         inbox.see("", name, 9, How::RenamedIn);
     }
     inbox.ms += 60_000;
@@ -379,7 +379,7 @@ fn a_name_on_its_way_into_work_holds_its_namesake_though_its_files_are_seen_gone
     // One lies in working, the other could not be moved.
     inbox.arrivals.claimed(&out[0], inbox.now(), 77);
     inbox.arrivals.not_started(&out[1], inbox.now());
-    assert_eq!(inbox.told(), strings(&["b.png", "A.txt LateSidecar"]));
+    assert_eq!(inbox.told(), strings(&["b.png", "A.JPG.txt LateSidecar"]));
 }
 
 #[test]

@@ -15,10 +15,10 @@ use rustix::io::Errno;
 
 use super::open::{LOG, beside, real};
 use super::{BUSY, Fault, rows, schema, steps};
-use crate::domain::ids::{DropId, RelPath};
+use crate::domain::ids::{DropId, Fingerprint, RelPath};
 use crate::domain::life::{Shot, ShotState};
-use crate::ledger::LedgerError;
 use crate::ledger::past::{Past, Wanted};
+use crate::ledger::{Known, LedgerError};
 
 /// Drops that one transaction reads.
 const PAGE: u32 = 256;
@@ -58,6 +58,16 @@ enum At {
 }
 
 impl SqlitePast {
+    /// What the ledger at `path` knows of an ended drop that has not come back yet: [`crate::ledger::Ledger::recognise`], by
+    /// reading only. `None` also where there is no ledger.
+    pub fn recognise(path: &Path, recognition: Fingerprint) -> Result<Option<Known>, LedgerError> {
+        let known = || match connect(path)? {
+            Some(conn) => super::history::recognise(&conn, recognition),
+            None => Ok(None),
+        };
+        known().map_err(|fault: Fault| fault.at(path))
+    }
+
     /// Opens the ledger at `path` for reading; `None` where there is none yet, or an empty file.
     pub fn open(path: &Path, wanted: Wanted) -> Result<Option<Self>, LedgerError> {
         let conn = connect(path).map_err(|fault| fault.at(path))?;

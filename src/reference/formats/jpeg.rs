@@ -275,7 +275,7 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
             }
             // What is reserved, or belongs to no picture of this kind, may hold anything.
             marker if !(is_frame(marker) || matches!(marker, EOI | DRI | DQT | DHT | SOS | DAC | DNL)) => {
-                tables.other()
+                tables.other();
             }
             marker => {
                 if is_frame(marker) && frame.is_none() {

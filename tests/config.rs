@@ -147,7 +147,7 @@ fn without_folders_it_says_what_to_do() {
     fs::remove_dir(site.path("inbox")).unwrap();
     let (code, said) = says(&site, &["run", "--once"]);
     assert_eq!(code, 2);
-    assert!(said.contains("inbox") && said.contains("reimagined init"), "{said}");
+    assert!(said.contains("inbox") && said.contains("make it, mount it, or name another"), "{said}");
 }
 
 /// What version 0.1.0 wrote for its users.

@@ -219,3 +219,19 @@ fn a_larger_result_than_can_be_kept_is_given_up() {
     assert!(site.note("errors/a.error.txt").contains("billed: unknown"));
     assert_eq!(site.api.to(api::MODEL).len(), 1);
 }
+
+#[test]
+fn a_picture_that_a_sidecar_holds_is_told_by_its_hash() {
+    use base64::Engine as _;
+    let site = Site::new();
+    let picture = pictures::encoded(1, 40, 30, ImageFormat::Jpeg);
+    let uri = format!("data:image/jpeg;base64,{}", base64::engine::general_purpose::STANDARD.encode(&picture));
+    site.put("inbox/a.json", serde_json::json!({ "prompt": "p", "structure_image_url": uri }).to_string());
+    assert_eq!(site.once(), 0, "{}", site.describe());
+    assert_eq!(site.api.calls()[0].json()["structure_image_url"], uri);
+    let print = reimagined::domain::ids::Fingerprint::of(&picture);
+    assert_eq!(
+        site.provenance("outbox/a.reimagined.json")["request"]["structure_image_url"],
+        format!("blake3:{print}")
+    );
+}

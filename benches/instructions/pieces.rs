@@ -139,7 +139,7 @@ fn set_number(dir: &Path) {
     let (outbox, archive, rel) = (dir.join("outbox"), dir.join("archive"), RelPath::root());
     let stem = OsStr::new("terrace");
     let set = SetNames::new(stem, ["terrace.txt", "terrace.jpg"]);
-    let results = |n| vec![result_name(stem, n, "png"), provenance_name(stem, n)];
+    let results = |n| vec![result_name(stem, n, "png", true), provenance_name(stem, n)];
     let originals = |n| set.members(n);
     for (folder, names) in [(&outbox, &results as &dyn Fn(u32) -> Vec<OsString>), (&archive, &originals)] {
         fs::create_dir(folder).unwrap();

@@ -127,9 +127,11 @@ pub fn try_first_free<E>(mut taken: impl FnMut(u32) -> Result<bool, E>) -> Resul
     Ok(n)
 }
 
-/// The result's name: the rendered template, the number, the extension (without its dot).
-pub fn result_name(rendered: &OsStr, n: u32, extension: &str) -> OsString {
-    numbered(rendered, n, OsStr::new(&format!(".{extension}")))
+/// The result's name: the rendered template, the number, the extension (without its dot). With provenance beside it, a
+/// long one is cut where that is.
+pub fn result_name(rendered: &OsStr, n: u32, extension: &str, with_provenance: bool) -> OsString {
+    let reserve = if with_provenance { PROVENANCE_SUFFIX.len() } else { 0 };
+    numbered_with_room(rendered, n, OsStr::new(&format!(".{extension}")), reserve)
 }
 
 /// The provenance file's name, beside [`result_name`].

@@ -242,8 +242,9 @@ fn rendered(
 fn output_name(ctx: &Ctx, open: &OpenDrop, frozen: &Frozen, shot: &Shot, n: u32) -> Option<OutputName> {
     let (ShotState::Received { picture } | ShotState::Publishing { picture, .. }) = &shot.state else { return None };
     let stem = rendered(ctx, open, frozen, shot.no, shot.seed, picture.at)?;
-    let provenance = ctx.config.output.provenance.then(|| provenance_name(&stem, n));
-    Some(OutputName { picture: result_name(&stem, n, &picture.extension), provenance })
+    let with_provenance = ctx.config.output.provenance;
+    let provenance = with_provenance.then(|| provenance_name(&stem, n));
+    Some(OutputName { picture: result_name(&stem, n, &picture.extension, with_provenance), provenance })
 }
 
 /// A shot that has its picture with the name that it gets, and the number of that. Blocks on the disk.
@@ -280,11 +281,12 @@ fn choose(
         return Err("[output] name is no template".into());
     }
     let first = number.unwrap_or(1).max(at_least);
+    let with_provenance = ctx.config.output.provenance;
     let results = |n: u32| {
         let mut names = Vec::new();
         for stem in &stems {
-            names.push(result_name(stem, n, &picture.extension));
-            if ctx.config.output.provenance {
+            names.push(result_name(stem, n, &picture.extension, with_provenance));
+            if with_provenance {
                 names.push(provenance_name(stem, n));
             }
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+use crate::domain::ids::Fingerprint;
 use crate::domain::params::Key;
 use crate::domain::request::{RefPlan, RequestPlan, Seeds};
 
@@ -109,7 +110,8 @@ impl Frozen {
     pub fn shown(&self, seed: Option<i64>) -> Map<String, Json> {
         let reference = match &self.reference {
             Reference::None => None,
-            Reference::Given { url } | Reference::Public { url } => Some(url.clone()),
+            Reference::Given { url } => Some(inline_by_its_hash(url)),
+            Reference::Public { url } => Some(url.clone()),
             Reference::Uploaded { blake3, .. } | Reference::Inline { blake3, .. } => Some(format!("blake3:{blake3}")),
         };
         self.body(seed, reference.as_deref())
@@ -132,4 +134,15 @@ impl Frozen {
     pub fn from_text(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
+}
+/// A picture that a sidecar holds itself (`data:`), by the hash of its bytes; any other address as it is.
+fn inline_by_its_hash(url: &str) -> String {
+    use base64::Engine as _;
+    let Some((_, data)) = url.split_at_checked(5).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("data:")) else {
+        return url.to_owned();
+    };
+    let payload = data.split_once(',').map_or(data, |(_, payload)| payload).trim();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(payload);
+    let print = bytes.map_or_else(|_| Fingerprint::of(url.as_bytes()), |bytes| Fingerprint::of(&bytes));
+    format!("blake3:{print}")
 }

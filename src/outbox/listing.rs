@@ -175,7 +175,8 @@ mod tests {
         fs::create_dir_all(&archive).unwrap();
         let listings = Listings::new();
         let set = SetNames::new(OsStr::new("terrace"), ["terrace.txt", "terrace.jpg"]);
-        let results = |n| vec![result_name(OsStr::new("terrace"), n, "png"), provenance_name(OsStr::new("terrace"), n)];
+        let results =
+            |n| vec![result_name(OsStr::new("terrace"), n, "png", true), provenance_name(OsStr::new("terrace"), n)];
         let originals = |n| set.members(n);
         let choose = || {
             let wanted = [
@@ -199,7 +200,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let rel = RelPath::root();
         let listings = Listings::new();
-        let names = |n| vec![result_name(OsStr::new("x"), n, "png")];
+        let names = |n| vec![result_name(OsStr::new("x"), n, "png", false)];
         for wanted in 1..50 {
             let number =
                 listings.choose_number(&[Wanted { root: dir.path(), rel: &rel, names: &names }], |_| false).unwrap();

@@ -72,7 +72,19 @@ fn the_number_stands_at_the_stem_of_the_whole_set() {
     assert_eq!(set.members(2), ["terrace (2).txt", "Terrace (2).JPG.txt", "terrace (2).jpg"]);
     assert_eq!(set.note(1), "terrace.error.txt");
     assert_eq!(set.note(2), "terrace (2).error.txt");
-    assert_eq!(result_name(os("terrace"), 2, "png"), "terrace (2).png");
+    assert_eq!(result_name(os("terrace"), 2, "png", true), "terrace (2).png");
+    // Cut at one place, if one of them has to be.
+    for (length, cut) in [(239, false), (240, true), (250, true)] {
+        for n in [1, 2] {
+            let long = "a".repeat(length - if n > 1 { 4 } else { 0 });
+            let (result, provenance) = (result_name(os(&long), n, "png", true), provenance_name(os(&long), n));
+            let stem = |name: &OsStr, end: &str| name.to_str().unwrap().strip_suffix(end).unwrap().to_owned();
+            let stem = (stem(&result, ".png"), stem(&provenance, ".reimagined.json"));
+            assert_eq!(stem.0, stem.1);
+            assert_eq!(stem.0.contains('~'), cut, "{length} {n}");
+        }
+        assert_eq!(result_name(os(&"a".repeat(length)), 1, "png", false).len(), length + 4);
+    }
     assert_eq!(provenance_name(os("terrace"), 2), "terrace (2).reimagined.json");
 }
 

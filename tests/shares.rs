@@ -229,7 +229,7 @@ fn a_state_directory_on_a_share_is_refused_before_anything_is_made_there() {
                 let done = site.call(args);
                 let said = String::from_utf8_lossy(&done.stderr).into_owned();
                 assert_eq!(done.status.code(), Some(2), "{args:?}: {said}");
-                for words in ["state directory", "share/state", "fuse", "[service] state_dir", "local disk"] {
+                for words in ["state directory", "share/state", "FUSE", "[service] state_dir", "local disk"] {
                     assert!(said.contains(words), "{args:?}: {said}");
                 }
             }

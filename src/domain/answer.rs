@@ -44,7 +44,6 @@ pub fn why(pause: PauseWhy) -> Why {
         PauseWhy::Endpoint => Why::Endpoint,
         PauseWhy::Network => Why::Network,
         PauseWhy::Refused => Why::NotPermitted,
-        PauseWhy::Trouble => Why::Trouble,
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod arrivals;
+pub mod fskind;
 pub mod gate;
 pub mod hooks;
 pub mod ids;

@@ -109,16 +109,7 @@ fn cut(bytes: &[u8], limit: usize) -> &[u8] {
     bytes
 }
 
-/// The smallest number from 1 that is not taken.
-pub fn first_free(mut taken: impl FnMut(u32) -> bool) -> u32 {
-    let mut n = 1;
-    while n < u32::MAX && taken(n) {
-        n += 1;
-    }
-    n
-}
-
-/// [`first_free`] where looking can fail.
+/// The smallest number from 1 that is not taken, where looking can fail.
 pub fn try_first_free<E>(mut taken: impl FnMut(u32) -> Result<bool, E>) -> Result<u32, E> {
     let mut n = 1;
     while n < u32::MAX && taken(n)? {

@@ -155,13 +155,6 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(pub Vec<Fault>);
 
-impl Faults {
-    /// Whether a preset is at fault: then the drop waits, whatever else is wrong with it.
-    pub fn is_presets(&self) -> bool {
-        self.0.iter().any(|fault| !fault.origin.by.is_sidecar())
-    }
-}
-
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, fault) in self.0.iter().enumerate() {

@@ -35,10 +35,6 @@ pub enum Endpoint {
     Model,
     /// The upload of a reference, free.
     Upload,
-    /// The credits request, free.
-    Credits,
-    /// The download of a result that is already paid for, without the key.
-    Download,
 }
 
 /// What the body of a reply turned out to be, whatever its headers said.
@@ -114,21 +110,6 @@ pub enum PauseWhy {
     Network,
     /// The service refuses, and the credits request did not say why.
     Refused,
-    /// Several drops in a row met trouble. Never given by [`judge`]; it is the breaker's.
-    Trouble,
-}
-
-impl fmt::Display for PauseWhy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Key => "the API key was refused",
-            Self::Credits => "out of credits",
-            Self::Endpoint => "the model or endpoint is wrong or gone",
-            Self::Network => "the service cannot be reached",
-            Self::Refused => "the service refuses requests",
-            Self::Trouble => "the service is in trouble",
-        })
-    }
 }
 
 /// What an answer means.
@@ -330,19 +311,11 @@ fn for_endpoint(endpoint: Endpoint, verdict: Verdict) -> Verdict {
         Verdict::Fault { message, .. } => Verdict::Fault { message, billed: Billed::No, maybe_stale_reference: false },
         other => other,
     };
-    match (endpoint, no_bill) {
-        (Endpoint::Upload, Verdict::Picture) => {
+    match no_bill {
+        Verdict::Picture => {
             Verdict::Retry { message: "the upload was answered with a picture, not a URL".into(), trouble: false }
         }
-        // A failing credits request never ends a drop.
-        (Endpoint::Credits | Endpoint::Download, Verdict::Fault { message, .. } | Verdict::Ask { message }) => {
-            Verdict::Retry { message, trouble: false }
-        }
-        // What the place of a result answers says nothing about the account or the API.
-        (Endpoint::Download, Verdict::Pause { why, message }) if why != PauseWhy::Network => {
-            Verdict::Retry { message, trouble: false }
-        }
-        (_, verdict) => verdict,
+        verdict => verdict,
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::domain::ids::{RelPath, show};
 use crate::outbox::folder::Folder;
-use crate::outbox::fskind::{FsKind, filesystem_kind};
+use crate::outbox::fskind::filesystem_kind;
 use crate::outbox::overlap::{Overlap, same_or_nested};
 use crate::outbox::room::{self, Room};
 use crate::outbox::spool;
@@ -101,7 +101,7 @@ impl Site {
             state_dir: state_dir.to_path_buf(),
             far: [&folders.outbox, &folders.archive, &folders.errors]
                 .into_iter()
-                .any(|path| filesystem_kind(path).is_ok_and(FsKind::is_network)),
+                .any(|path| filesystem_kind(path).is_ok_and(|kind| kind.network().is_some())),
             ids: Vec::new(),
         };
         site.overlap()?;
@@ -173,11 +173,11 @@ impl Site {
     pub fn keep_state_local(state_dir: &Path) -> Result<(), SiteError> {
         let there = state_dir.ancestors().find(|at| fs::metadata(at).is_ok()).unwrap_or(Path::new("."));
         let kind = filesystem_kind(there).map_err(|e| wrong(e.to_string()))?;
-        if kind.is_network() {
+        if let Some(kind) = kind.network() {
             return Err(wrong(format!(
                 "the state directory {} lies on {}, where a ledger is not safe; set [service] state_dir to a folder on a local disk",
                 state_dir.display(),
-                kind.name()
+                kind
             )));
         }
         Ok(())

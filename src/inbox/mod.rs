@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::around::Around;
-pub use self::backend::{Backend, FsKind, POLL_SETTLE, RootState, Setting, choose, fs_kind, root_state};
+pub use self::backend::{Backend, POLL_SETTLE, Setting, choose, fs_kind};
 pub use self::mounts::Mounts;
 pub use self::scan::{BATCH, Report, look, survey};
 pub use self::watch::{Drained, HINT_CAP, Hint, HintHow, Watcher};

@@ -85,7 +85,7 @@ pub fn survey(
         let done = match list(root, &folder, ignore, &mut listed) {
             Ok(ControlFlow::Break(())) => return ControlFlow::Break(()),
             Ok(ControlFlow::Continue(())) => Report::End { folder: folder.clone() },
-            // The inbox itself being away is for `root_state` to say: nothing in it is gone for that.
+            // Whether the inbox itself is away, the engine looks: nothing in it is gone for that.
             Err(error) if error.is_gone() && !folder.is_root() => Report::Gone { folder: folder.clone() },
             Err(error) => Report::Failed { folder: folder.clone(), error },
         };

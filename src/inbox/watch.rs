@@ -112,11 +112,6 @@ impl Watcher {
         }
     }
 
-    /// How many directories are watched.
-    pub fn watched(&self) -> usize {
-        lock(&self.watched).len()
-    }
-
     /// Waits until there is something to [`Self::drain`]. Cancel-safe.
     pub async fn changed(&self) {
         self.shared.wake.notified().await;

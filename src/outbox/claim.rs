@@ -45,13 +45,6 @@ pub struct ClaimError {
     pub stranded: Vec<OsString>,
 }
 
-impl ClaimError {
-    /// [`OutboxError::is_environment`] of the cause.
-    pub fn is_environment(&self) -> bool {
-        self.cause.is_environment()
-    }
-}
-
 fn stranded_words(stranded: &[OsString]) -> String {
     if stranded.is_empty() {
         return String::new();

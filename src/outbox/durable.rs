@@ -17,19 +17,13 @@ use rustix::fs::{Advice, FlockOperation, Mode, Timespec, Timestamps};
 
 use super::error::OutboxError;
 use super::folder::{Folder, rename};
-use crate::domain::ids::{Fingerprint, RelPath};
+use crate::domain::ids::Fingerprint;
 
 const PREFIX: &[u8] = b".reimagined-";
 const SUFFIX: &[u8] = b".part";
 const RANDOM_DIGITS: usize = 16;
 
 /// Writes a file that must not be there. [`OutboxError::Taken`] if it is, and nothing has happened then.
-pub fn write_new(root: &Path, rel: &RelPath, name: &OsStr, bytes: &[u8]) -> Result<Fingerprint, OutboxError> {
-    let folder = Folder::made(root, rel)?;
-    write_into(&folder, name, bytes)
-}
-
-/// [`write_new`] into an open folder.
 pub fn write_into(folder: &Folder, name: &OsStr, bytes: &[u8]) -> Result<Fingerprint, OutboxError> {
     write_unsynced(folder, name, bytes)?;
     folder.sync()?;
@@ -42,11 +36,6 @@ pub(super) fn write_unsynced(folder: &Folder, name: &OsStr, bytes: &[u8]) -> Res
     draft.file.write_all(bytes).map_err(|e| OutboxError::new("write", folder.at(name), e))?;
     draft.sync()?;
     draft.rename(folder, name)
-}
-
-/// Opens the folder `rel` below `root` and makes what is missing of it: [`Folder::made`].
-pub fn mkdirs(root: &Path, rel: &RelPath) -> Result<Folder, OutboxError> {
-    Folder::made(root, rel)
 }
 
 /// Whether a name is that of a hidden file which a crash may have left and which is nobody's only copy.
@@ -191,6 +180,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::domain::ids::RelPath;
 
     fn names(dir: &Path) -> Vec<OsString> {
         let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -202,7 +192,7 @@ mod tests {
     fn what_is_written_stands_whole_under_its_name_and_nothing_beside_it() {
         let dir = tempfile::tempdir().unwrap();
         let rel = RelPath::new("a/b").unwrap();
-        let print = write_new(dir.path(), &rel, OsStr::new("x.json"), b"{}").unwrap();
+        let print = write_into(&Folder::made(dir.path(), &rel).unwrap(), OsStr::new("x.json"), b"{}").unwrap();
         assert_eq!(print, Fingerprint::of(b"{}"));
         assert_eq!(names(&dir.path().join("a/b")), ["x.json"]);
         let mode = fs::metadata(dir.path().join("a/b/x.json")).unwrap().permissions().mode();
@@ -213,7 +203,7 @@ mod tests {
     fn a_taken_name_is_left_alone_and_no_draft_stays() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("x"), "theirs").unwrap();
-        let error = write_new(dir.path(), &RelPath::root(), OsStr::new("x"), b"ours").unwrap_err();
+        let error = write_into(&Folder::root(dir.path()).unwrap(), OsStr::new("x"), b"ours").unwrap_err();
         assert!(error.is_taken());
         assert_eq!(fs::read(dir.path().join("x")).unwrap(), b"theirs");
         assert_eq!(names(dir.path()), ["x"]);

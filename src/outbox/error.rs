@@ -1,7 +1,5 @@
-//! What can go wrong in the user's folders, sorted by what the engine does about it.
-//!
-//! One question decides: is it the environment (pause everything, move nothing, look again), or this drop's
-//! own place? [`OutboxError::is_environment`] answers it.
+//! What can go wrong in the user's folders, sorted by what the engine does about it: pause everything, since no drop can
+//! be kept, or let one wait, whose own place is closed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -122,31 +120,6 @@ impl OutboxError {
         }
     }
 
-    /// Whether this is nobody's drop's fault: pause everything, move nothing, try again. A disk that answers
-    /// with errors and a server that does not answer count too.
-    pub fn is_environment(&self) -> bool {
-        match self {
-            Self::NoRoom { .. } | Self::ReadOnly { .. } | Self::Denied { .. } | Self::RootMissing { .. } => true,
-            Self::Io { source, .. } => matches!(
-                Errno::from_io_error(source),
-                Some(
-                    Errno::IO
-                        | Errno::STALE
-                        | Errno::NOTCONN
-                        | Errno::NODEV
-                        | Errno::NXIO
-                        | Errno::HOSTDOWN
-                        | Errno::HOSTUNREACH
-                        | Errno::TIMEDOUT
-                        | Errno::MFILE
-                        | Errno::NFILE
-                        | Errno::NOMEM
-                )
-            ),
-            Self::Taken { .. } | Self::Obstructed { .. } | Self::Changed { .. } | Self::Gone { .. } => false,
-        }
-    }
-
     /// Whether another number would help.
     pub fn is_taken(&self) -> bool {
         matches!(self, Self::Taken { .. })
@@ -178,23 +151,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_is_told_from_the_drops_own_place() {
-        for (errno, environment) in [
-            (Errno::NOSPC, true),
-            (Errno::DQUOT, true),
-            (Errno::ROFS, true),
-            (Errno::ACCESS, true),
-            (Errno::PERM, true),
-            (Errno::IO, true),
-            (Errno::STALE, true),
-            (Errno::NOTCONN, true),
-            (Errno::EXIST, false),
-            (Errno::NAMETOOLONG, false),
-            (Errno::NOTDIR, false),
-            (Errno::XDEV, false),
-        ] {
+    fn causes_are_told_apart_and_names_are_shown_as_text() {
+        use OutboxError as E;
+        let table: [(Errno, fn(&OutboxError) -> bool); 11] = [
+            (Errno::NOSPC, |e| matches!(e, E::NoRoom { .. })),
+            (Errno::DQUOT, |e| matches!(e, E::NoRoom { .. })),
+            (Errno::ROFS, |e| matches!(e, E::ReadOnly { .. })),
+            (Errno::ACCESS, |e| matches!(e, E::Denied { .. })),
+            (Errno::PERM, |e| matches!(e, E::Denied { .. })),
+            (Errno::EXIST, |e| matches!(e, E::Taken { .. })),
+            (Errno::NOENT, |e| matches!(e, E::Gone { .. })),
+            (Errno::NOTDIR, |e| matches!(e, E::Obstructed { what: Obstacle::NotAFolder, .. })),
+            (Errno::XDEV, |e| matches!(e, E::Obstructed { what: Obstacle::OtherFilesystem, .. })),
+            (Errno::IO, |e| matches!(e, E::Io { .. })),
+            (Errno::STALE, |e| matches!(e, E::Io { .. })),
+        ];
+        for (errno, is_it) in table {
             let error = OutboxError::new("write", "/x/a\nb", errno);
-            assert_eq!(error.is_environment(), environment, "{errno:?}");
+            assert!(is_it(&error), "{errno:?}: {error:?}");
             assert!(error.to_string().contains("/x/a\\nb"), "{error}");
         }
     }

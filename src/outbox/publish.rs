@@ -1,7 +1,7 @@
 //! A received picture goes from the spool into the outbox, with its provenance.
 //!
 //! Promises: at every moment, and after any crash, the whole picture lies in the spool, under a hidden name
-//! in its target folder, or in the outbox; [`recover_publish`] finishes from each of them. Nothing is
+//! in its target folder, or in the outbox; [`recover_unsynced`] finishes from each of them. Nothing is
 //! replaced. The name must have been committed before; the provenance stands before the picture does, and is put there
 //! again where a power cut kept the picture alone.
 //!
@@ -54,7 +54,7 @@ pub enum Published {
     FromTemporary,
 }
 
-/// What [`recover_publish`] found.
+/// What [`recover_unsynced`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovered {
     /// The spool file was there, and is published now.
@@ -66,7 +66,7 @@ pub enum Recovered {
 }
 
 /// Publishes a sealed picture. With [`OutboxError::Taken`] nothing is left under either name: commit another
-/// one and call this again. After any other error [`recover_publish`] goes on.
+/// one and call this again. After any other error [`recover_unsynced`] goes on.
 pub fn publish(delivery: &Delivery<'_>) -> Result<Published, OutboxError> {
     let gone = || OutboxError::Gone { path: delivery.spool.sealed_path(delivery.drop, delivery.shot) };
     let mut unsynced = Unsynced::default();
@@ -75,16 +75,10 @@ pub fn publish(delivery: &Delivery<'_>) -> Result<Published, OutboxError> {
     published.ok_or_else(gone)
 }
 
-/// Finishes a publish of which it is not known how far it came: after a crash, or after an error that has
-/// passed.
-pub fn recover_publish(delivery: &Delivery<'_>) -> Result<Recovered, OutboxError> {
-    let mut unsynced = Unsynced::default();
-    let recovered = recover_unsynced(delivery, &mut unsynced)?;
-    unsynced.sync()?;
-    Ok(recovered)
-}
-
-/// [`recover_publish`], but for the last syncs of folders: the caller does them, for several pictures at once.
+/// Publishes a sealed picture, or finishes a publish of which it is not known how far it came: after a crash, or after an
+/// error that has passed. The last syncs of folders are the caller's, for several pictures at once.
+///
+/// With [`OutboxError::Taken`] nothing is left under either name: commit another one and call this again.
 pub fn recover_unsynced(delivery: &Delivery<'_>, unsynced: &mut Unsynced) -> Result<Recovered, OutboxError> {
     Ok(match deliver(delivery, unsynced)? {
         Some(Published::Renamed | Published::Copied) => Recovered::PublishedFromSpool,

@@ -17,9 +17,7 @@ use crate::domain::ids::RelPath;
 /// What a sweep found.
 #[derive(Debug, Default)]
 pub struct Swept {
-    /// How many hidden files were removed.
-    pub removed: usize,
-    /// Pictures under their hidden names. Each is finished by [`super::publish::recover_publish`] if a row
+    /// Pictures under their hidden names. Each is finished by [`super::publish::recover_unsynced`] if a row
     /// knows its name, else by [`super::publish::rescue`] if the spool has it no more.
     pub temporaries: Vec<Temporary>,
     /// Folders that could not be read.
@@ -54,8 +52,8 @@ fn sweep_one(root: &Path, rel: &RelPath, swept: &mut Swept, left: &mut Vec<RelPa
         } else if kind == FileType::RegularFile {
             if let Some((drop, shot)) = parse_temporary(&name) {
                 swept.temporaries.push(Temporary { drop, shot, rel: rel.clone(), path: folder.at(&name) });
-            } else if is_temporary(&name) && !is_locked(&folder, &name) && folder.remove(&name)? {
-                swept.removed += 1;
+            } else if is_temporary(&name) && !is_locked(&folder, &name) {
+                folder.remove(&name)?;
             }
         }
     }
@@ -93,8 +91,8 @@ mod tests {
         fs::create_dir(root.join("a").join(ours)).unwrap();
         symlink(&outside, root.join("link")).unwrap();
         let swept = sweep(&root).unwrap();
-        assert_eq!(swept.removed, 2);
         assert!(swept.unread.is_empty());
+        assert!(!root.join(ours).exists() && !root.join("a/b").join(ours).exists());
         let wanted =
             Temporary { drop, shot: ShotNo(3), rel: RelPath::new("a").unwrap(), path: root.join("a").join(&picture) };
         assert_eq!(swept.temporaries, [wanted]);
@@ -107,8 +105,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::root(dir.path()).unwrap();
         let draft = super::super::durable::Draft::new(&folder, super::super::durable::random_name().unwrap()).unwrap();
-        assert_eq!(sweep(dir.path()).unwrap().removed, 0);
+        let left = || {
+            sweep(dir.path()).unwrap();
+            fs::read_dir(dir.path()).unwrap().count()
+        };
+        assert_eq!(left(), 1);
         draft.keep().unwrap();
-        assert_eq!(sweep(dir.path()).unwrap().removed, 1);
+        assert_eq!(left(), 0);
     }
 }

@@ -10,6 +10,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use thiserror::Error;
 use url::{Host, Url};
 
+use crate::domain::params::{is_loopback, is_loopback_ip};
+
 /// The rules refuse an address.
 #[derive(Debug, Error)]
 #[error("{0}")]
@@ -42,19 +44,6 @@ pub(super) fn permitted(text: &str, loopback: bool) -> Result<Url, Refused> {
     match address {
         Some(ip) if !local && !is_public(ip) => Err(Refused(format!("{ip} is no public address"))),
         _ => Ok(url),
-    }
-}
-
-/// Whether the URL's host is this machine, by what stands in it.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        None => false,
     }
 }
 
@@ -107,11 +96,7 @@ pub(super) struct Guard {
 
 impl Guard {
     fn allows(&self, ip: IpAddr) -> bool {
-        let local = match ip {
-            IpAddr::V4(ip) => ip.is_loopback(),
-            IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
-        };
-        if local { self.loopback } else { self.public && is_public(ip) }
+        if is_loopback_ip(ip) { self.loopback } else { self.public && is_public(ip) }
     }
 }
 

@@ -38,6 +38,7 @@ pub use sniff::{PictureKind, sniff};
 
 use self::http::{Connections, Incoming, ProxySetting, Use, lost};
 use self::reply::{Content, Words, read_json, read_result, read_words};
+use crate::domain::params::is_loopback;
 use crate::domain::verdict::{
     BodyKind, Credits, Endpoint, Lost, MAX_WORDS, NotSent, NotSentKind, Receipt, Reply, Verdict, judge, judge_credits,
     judge_lost, speaks_of_timeout, tidy,
@@ -109,8 +110,6 @@ pub struct CallOutcome {
     pub remains: Option<Received>,
     /// What the headers said of the bill; empty without an answer.
     pub receipt: Receipt,
-    /// [`Verdict::is_trouble`], for the breaker.
-    pub trouble: bool,
     /// How long the whole exchange took.
     pub elapsed: Duration,
 }
@@ -153,9 +152,8 @@ impl Client {
             let same = url.origin() == base_url.origin();
             if same { Ok(url) } else { Err(setting("it does not lie below base_url".into())) }
         };
-        let loopback = guard::is_loopback(&base_url);
-        let needs_web =
-            base_url.scheme() == "https" || upload_url.scheme() == "https" && !guard::is_loopback(&upload_url);
+        let loopback = is_loopback(&base_url);
+        let needs_web = base_url.scheme() == "https" || upload_url.scheme() == "https" && !is_loopback(&upload_url);
         // Connecting must fail before the exchange does: only the one is surely "not sent".
         let connect = connect_timeout.min(timeout.mul_f32(0.9));
         Ok(Self {
@@ -191,9 +189,9 @@ impl Client {
             Some(Err(held)) => (None, Some(held)),
             None => (None, None),
         };
-        let (trouble, elapsed) = (verdict.is_trouble(), started.elapsed());
+        let elapsed = started.elapsed();
         let Rest { remains, left } = rest;
-        CallOutcome { verdict, picture, held, left, remains, receipt, trouble, elapsed }
+        CallOutcome { verdict, picture, held, left, remains, receipt, elapsed }
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call, taken apart")]
@@ -264,7 +262,7 @@ impl Client {
                     let assets: Vec<_> = find::asset_urls(&json).into_iter().map(AssetUrl::new).collect();
                     let clean = |text: &str| safe(text, key, &assets);
                     // Nothing is billed here, so any success that names a URL is one.
-                    if let Some(url) = find::asset_url(&json, guard::is_loopback(&self.upload_url)) {
+                    if let Some(url) = find::asset_url(&json, is_loopback(&self.upload_url)) {
                         return UploadOutcome::Done(AssetUrl::new(url));
                     }
                     let words = find::words(&json);
@@ -372,7 +370,7 @@ impl Failed {
 fn check(name: &'static str, url: &Url) -> Result<(), ClientError> {
     let why = match url.scheme() {
         "https" if url.host_str().is_some() => return Ok(()),
-        "http" if guard::is_loopback(url) => return Ok(()),
+        "http" if is_loopback(url) => return Ok(()),
         "http" => "http is accepted for this machine only, since the key is sent there: write https",
         _ => "it must be an https URL",
     };

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::config::Config;
+use crate::domain::fskind::FsKind;
 use crate::domain::ids::show;
 use crate::engine::site::{INNER_WORKING, Site};
 use crate::inbox;
@@ -49,10 +50,9 @@ pub(super) fn look(config: &Config, state_dir: &Path, report: &mut Report) -> bo
         one(place, report);
     }
     match nearest(state_dir).and_then(|at| filesystem_kind(&at).ok()) {
-        Some(kind) if kind.is_network() => report.problem(format!(
-            "the state directory {} lies on {}, where a ledger is not safe: set [service] state_dir to a folder on a local disk",
+        Some(FsKind::Network(kind)) => report.problem(format!(
+            "the state directory {} lies on {kind}, where a ledger is not safe: set [service] state_dir to a folder on a local disk",
             show(state_dir.as_os_str()),
-            kind.name()
         )),
         _ => {}
     }

@@ -133,7 +133,7 @@ fn names_are_compared_ignoring_case_and_composition() {
 
 #[test]
 fn the_first_free_number_is_taken() {
-    assert_eq!(first_free(|n| n < 4), 4);
+    assert_eq!(try_first_free(|n| Ok::<_, ()>(n < 4)), Ok(4));
     assert_eq!(try_first_free(|n| if n < 2 { Ok(true) } else { Err("lost") }), Err("lost"));
 }
 

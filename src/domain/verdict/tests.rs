@@ -78,19 +78,6 @@ fn an_upload_is_never_unconfirmed_and_never_billed() {
 }
 
 #[test]
-fn credits_and_downloads_never_end_a_drop() {
-    for status in 0..1000 {
-        for endpoint in [Endpoint::Credits, Endpoint::Download] {
-            let verdict = judge(endpoint, &reply(status), now());
-            let ends = matches!(verdict, Verdict::Fault { .. } | Verdict::Unconfirmed { .. } | Verdict::Ask { .. });
-            assert!(!ends, "{endpoint:?} {status}");
-        }
-        let verdict = judge(Endpoint::Download, &reply(status), now());
-        assert!(!matches!(verdict, Verdict::Pause { .. }), "{status}");
-    }
-}
-
-#[test]
 fn a_good_status_is_judged_by_what_came_with_it() {
     let with = |body| letter(&judge(Endpoint::Model, &Reply { body, ..reply(200) }, now()));
     assert_eq!(with(BodyKind::Picture), "picture");
@@ -143,7 +130,7 @@ fn a_429_says_how_long() {
 fn not_sent_pauses_and_maybe_sent_is_unconfirmed() {
     let not_sent = Lost::NotSent(NotSent { kind: NotSentKind::Dns, message: "x".into() });
     let maybe = Lost::MaybeSent(MaybeSent { message: "x".into() });
-    for endpoint in [Endpoint::Model, Endpoint::Upload, Endpoint::Credits, Endpoint::Download] {
+    for endpoint in [Endpoint::Model, Endpoint::Upload] {
         assert_eq!(letter(&judge_lost(endpoint, &not_sent)), "pause: network");
     }
     let model = judge_lost(Endpoint::Model, &maybe);

@@ -14,6 +14,14 @@ use crate::outbox::provenance::tests::sample;
 const DROP: DropId = DropId([9; 16]);
 const SHOT: ShotNo = ShotNo(0);
 
+/// [`recover_unsynced`], synced.
+fn recovered(delivery: &Delivery<'_>) -> Result<Recovered, OutboxError> {
+    let mut unsynced = Unsynced::default();
+    let recovered = recover_unsynced(delivery, &mut unsynced)?;
+    unsynced.sync()?;
+    Ok(recovered)
+}
+
 /// A state directory, and an outbox perhaps on another filesystem.
 struct House {
     _state: TempDir,
@@ -103,7 +111,7 @@ fn a_picture_and_its_provenance_come_out_with_the_umasks_mode() {
         assert!(!house.spooled());
         let mode = fs::metadata(house.outbox.path().join("a/b/x.png")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o666 & !umask());
-        assert_eq!(recover_publish(&house.delivery("x.png", None)).unwrap(), Recovered::AlreadyDelivered);
+        assert_eq!(recovered(&house.delivery("x.png", None)).unwrap(), Recovered::AlreadyDelivered);
     }
 }
 
@@ -139,7 +147,7 @@ fn our_own_provenance_from_before_a_crash_is_no_obstacle() {
         later.times.published = Some(jiff::Timestamp::UNIX_EPOCH);
         let later = later.to_bytes();
         put_provenance(&house.folder(), OsStr::new(JSON), &first, DROP, SHOT).unwrap();
-        let found = recover_publish(&house.delivery("x.png", Some((OsStr::new(JSON), &later)))).unwrap();
+        let found = recovered(&house.delivery("x.png", Some((OsStr::new(JSON), &later)))).unwrap();
         assert_eq!(found, Recovered::PublishedFromSpool);
         let text = String::from_utf8(later).unwrap();
         assert_eq!(house.files(), pairs(&[("x.png", "picture"), (JSON, &text)]));
@@ -154,13 +162,13 @@ fn provenance_that_a_power_cut_undid_is_written_again_beside_its_picture_and_now
         publish(&delivery).unwrap();
         let whole = house.files();
         house.folder().remove(OsStr::new(JSON)).unwrap();
-        assert_eq!(recover_publish(&delivery).unwrap(), Recovered::AlreadyDelivered);
+        assert_eq!(recovered(&delivery).unwrap(), Recovered::AlreadyDelivered);
         assert_eq!(house.files(), whole);
         // Somebody took both: it was delivered.
         for name in ["x.png", JSON] {
             house.folder().remove(OsStr::new(name)).unwrap();
         }
-        assert_eq!(recover_publish(&delivery).unwrap(), Recovered::AlreadyDelivered);
+        assert_eq!(recovered(&delivery).unwrap(), Recovered::AlreadyDelivered);
         assert_eq!(house.files(), []);
     }
 }
@@ -194,10 +202,10 @@ fn a_crash_after_each_step_is_finished() {
             for step in steps {
                 step(&delivery, &folder);
             }
-            assert_eq!(recover_publish(&delivery).unwrap(), wanted, "{what}");
+            assert_eq!(recovered(&delivery).unwrap(), wanted, "{what}");
             assert_eq!(house.files(), pairs(&[("x.png", "picture")]), "{what}");
             assert!(!house.spooled(), "{what}");
-            assert_eq!(recover_publish(&delivery).unwrap(), Recovered::AlreadyDelivered, "{what}, again");
+            assert_eq!(recovered(&delivery).unwrap(), Recovered::AlreadyDelivered, "{what}, again");
         }
     }
 }
@@ -207,7 +215,7 @@ fn delivered_and_taken_away_by_somebody_is_delivered() {
     for house in House::both() {
         publish(&house.delivery("x.png", None)).unwrap();
         fs::remove_dir_all(house.outbox.path().join("a")).unwrap();
-        assert_eq!(recover_publish(&house.delivery("x.png", None)).unwrap(), Recovered::AlreadyDelivered);
+        assert_eq!(recovered(&house.delivery("x.png", None)).unwrap(), Recovered::AlreadyDelivered);
         assert!(matches!(publish(&house.delivery("x.png", None)), Err(OutboxError::Gone { .. })));
         assert!(!house.outbox.path().join("a").exists());
     }

@@ -307,7 +307,7 @@ async fn refused_and_unknown_hosts_are_surely_not_sent() {
     let client = Client::new(settings(&base, &base, Duration::from_secs(5))).unwrap();
     let call = call_with(&client, Body::json(&request()), 1000).await;
     assert!(matches!(call.outcome.verdict, Verdict::Pause { why: PauseWhy::Network, .. }), "{:?}", call.outcome);
-    assert!(!call.outcome.trouble);
+    assert!(!call.outcome.verdict.is_trouble());
     assert!(matches!(client.credits(&key(), None).await, Credits::NoAnswer { .. }));
 }
 

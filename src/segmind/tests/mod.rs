@@ -153,7 +153,6 @@ async fn call_with(client: &Client, body: Body, max_bytes: u64) -> Call {
     let outcome = client.reimagine(&key(), body, &into, max_bytes).await;
     let shown = format!("{outcome:?}");
     assert!(!shown.contains("SG_0123456789abcdef"), "the key is in {shown}");
-    assert_eq!(outcome.trouble, outcome.verdict.is_trouble());
     let kept = std::fs::read(&into).ok();
     let left = outcome.picture.or(outcome.remains).map(|picture| picture.bytes);
     assert_eq!(left, kept.as_ref().map(|kept| kept.len() as u64), "nothing else is left: {shown}");

@@ -574,6 +574,23 @@ fn an_upload_that_fails_for_a_while_is_tried_again_and_one_that_is_refused_fails
 }
 
 #[test]
+fn another_picture_of_a_name_neither_waits_for_the_one_before_nor_inherits_its_tries() {
+    let site = Site::new();
+    site.set("retry.max_attempts", 2).set("retry.first_delay", "1h").set("retry.max_delay", "1h");
+    site.api.on_other(|request, n| (request.path == UPLOAD && n <= 2).then(|| Answer::error(500, "oops")));
+    let _daemon = site.run();
+    for tries in 1..=2 {
+        let bytes = site.put_picture("inbox/a.jpg");
+        site.wait("its upload is tried", || site.api.to(UPLOAD).len() == tries);
+        std::fs::remove_file(site.path("inbox/a.jpg")).unwrap();
+        site.forget(&bytes);
+    }
+    site.put_picture("inbox/a.jpg");
+    site.wait_archived("a.jpg");
+    assert_eq!((site.api.to(UPLOAD).len(), site.api.calls().len()), (3, 1));
+}
+
+#[test]
 fn both_shapes_of_an_uploads_answer_are_taken() {
     let site = Site::new();
     let url = "https://cdn.example.com/someone%40example.com/x.jpg";

@@ -271,7 +271,7 @@ impl World {
             "a second one of its name is sent"
         );
         self.leave(candidate);
-        self.arrivals.claimed(candidate, now, 0);
+        self.arrivals.claimed(candidate, now, Some(0));
         self.in_work.push(candidate.clone());
     }
 
@@ -288,7 +288,8 @@ impl World {
         }
         self.leave(candidate);
         let now = self.now();
-        self.arrivals.rejected(candidate, now);
+        self.arrivals.claimed(candidate, now, None);
+        self.arrivals.filed(&candidate.folder, &candidate.stem, now);
     }
 
     /// Its files are moved away; the events of that come, too.

@@ -508,7 +508,45 @@ fn a_sidecar_that_comes_after_its_picture_was_sent_is_told_so() {
     site.put("inbox/terrace.txt", "too late");
     let note = site.wait_failed("terrace.txt");
     assert!(note.contains("came after terrace.jpg was sent at") && note.contains("drop both again"), "{note}");
-    assert_eq!(site.api.calls().len(), 1);
+    // What went to errors since does not make the next one a prompt of its own.
+    for (before, next) in ["terrace.pdf", "terrace.txt", "terrace.jpg.txt"].into_iter().enumerate() {
+        site.put(format!("inbox/{next}"), "too late, too");
+        site.wait("it is in errors with its note", || site.names("errors").len() == 2 * (before + 2));
+    }
+    let late = site.logs().lines().filter(|line| line.contains("came after terrace.jpg was sent")).count();
+    assert_eq!((late, site.api.calls().len()), (3, 1), "{}", site.describe());
+}
+
+#[test]
+fn a_sidecar_that_comes_after_a_picture_that_was_never_sent_is_not_told_that_it_was() {
+    let site = Site::new();
+    site.set("watch.give_up", "10m");
+    let _daemon = site.run();
+    site.put("inbox/terrace.jpg.toml", "promt = 'a typing mistake'");
+    site.put_picture("inbox/terrace.jpg");
+    site.wait_failed("terrace.jpg");
+    site.put("inbox/terrace.txt", "for the picture that failed");
+    site.wait_for("errors/terrace (2).error.txt");
+    let note = site.note("errors/terrace (2).error.txt");
+    assert!(note.contains("came after terrace.jpg had gone") && !note.contains("was sent"), "{note}");
+    assert!(site.api.calls().is_empty());
+}
+
+#[test]
+fn what_cannot_be_put_anywhere_is_not_uploaded_at_each_scan() {
+    let site = Site::new();
+    site.set("watch.backend", "poll").set("watch.poll_interval", "200ms").set("reference.upload_cache", "0s");
+    site.put("outbox/cafe", "a file where the folder would be");
+    site.put("inbox/cafe/a.txt", "a look");
+    site.put_picture("inbox/cafe/a.jpg");
+    let _daemon = site.run();
+    site.wait("it says why it waits", || site.logs().contains("outbox/cafe"));
+    site.a_later_drop_is_done();
+    assert_eq!((site.api.uploads().len(), site.api.calls().len()), (1, 1), "of the later one alone");
+    assert_eq!(site.waiting("unreadable"), 1, "{}", site.describe());
+    std::fs::rename(site.path("outbox/cafe"), site.path("outbox/other")).unwrap();
+    site.wait_for("archive/cafe/a.jpg");
+    assert_eq!(site.api.uploads().len(), 2);
 }
 
 /// Waits until a file has been as it is for so many seconds.

@@ -63,11 +63,11 @@ impl Pace {
         }
     }
 
-    /// One that was sent has ended. `went_out` is false where no request left the machine after all.
-    pub fn ended(&mut self, went_out: bool) {
+    /// One that was sent has ended. `unsent`: no request left the machine after all, and this is when it was counted.
+    pub fn ended(&mut self, unsent: Option<Mono>) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        if !went_out {
-            self.sent.pop_back();
+        if let Some(at) = unsent.and_then(|counted| self.sent.iter().rposition(|&at| at == counted)) {
+            self.sent.remove(at);
         }
     }
 
@@ -116,8 +116,19 @@ mod tests {
         assert_eq!(pace.fits(at(0)), Fits::Now);
         pace.sent(at(0));
         assert_eq!(pace.fits(at(0)), Fits::WhenOneEnds);
-        pace.ended(true);
+        pace.ended(None);
         assert_eq!(pace.fits(at(0)), Fits::Now);
+    }
+
+    #[test]
+    fn what_did_not_go_out_makes_room_for_itself_alone() {
+        let mut pace = Pace::new(2, 8);
+        pace.sent(at(0));
+        pace.sent(at(9_000));
+        pace.ended(Some(at(0)));
+        assert_eq!(pace.fits(at(10_000)), Fits::Now);
+        pace.sent(at(10_000));
+        assert_eq!(pace.fits(at(60_000)), Fits::At(at(69_000)));
     }
 
     #[test]
@@ -130,11 +141,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_minute_keeps_the_limit(gaps in proptest::collection::vec(0u64..5_000, 1..200), limit in 1u32..10) {
+        fn every_minute_keeps_the_limit(
+            steps in proptest::collection::vec((0u64..5_000, proptest::option::of(0usize..8)), 1..200),
+            limit in 1u32..10,
+        ) {
             let mut pace = Pace::new(limit, 1000);
             let (mut now, mut sent) = (0, Vec::new());
-            for gap in gaps {
+            for (gap, unsent) in steps {
                 now += gap;
+                // One of the last ones never left.
+                if let Some(n) = unsent.filter(|n| *n < sent.len()) {
+                    pace.ended(Some(at(sent.remove(sent.len() - 1 - n))));
+                }
                 match pace.fits(at(now)) {
                     Fits::Now => { pace.sent(at(now)); sent.push(now); }
                     Fits::At(then) => prop_assert!(then > at(now)),

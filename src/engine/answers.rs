@@ -60,7 +60,8 @@ impl Engine {
         // No connection, or no key to begin with.
         let not_sent =
             matches!(outcome.verdict, Verdict::Pause { why: PauseWhy::Network, .. }) || outcome.elapsed.is_zero();
-        self.pace.ended(!not_sent);
+        let counted = self.works.get_mut(&id).and_then(|work| work.out.remove(&no));
+        self.pace.ended(counted.filter(|_| not_sent));
         self.figures.credits = outcome.receipt.remaining_credits.or(self.figures.credits);
         if let Some(work) = self.works.get_mut(&id)
             && let Some(shot) = work.shot(no).cloned()
@@ -84,7 +85,8 @@ impl Engine {
     }
 
     fn take_back(&mut self, id: DropId, no: ShotNo) {
-        self.pace.ended(false);
+        let counted = self.works.get_mut(&id).and_then(|work| work.out.remove(&no));
+        self.pace.ended(counted);
         if let Some(work) = self.works.get_mut(&id) {
             work.busy.remove(&no);
             if let Some(shot) = work.shot(no).cloned() {
@@ -410,15 +412,18 @@ impl Engine {
             Verdict::Retry { message, .. }
                 if treatment == Treatment::Counts && (alone || self.gate.paused().is_none()) =>
             {
-                let tries = self.plan_retries.get(&place).copied().unwrap_or(0) + 1;
+                // Of what is gone or was changed nothing is left.
+                self.plan_retries.retain(|place, (facts, _)| self.arrivals.has(place, facts));
+                let tries = self.plan_retries.get(&place).map_or(0, |(_, tries)| *tries) + 1;
                 if tries >= self.ctx.config.retry.max_attempts {
-                    self.plan_retries.remove(&place);
                     let reason = format!("the picture could not be uploaded, tried {tries} times: {message}");
                     return self.bury_now(candidate.clone(), Vec::new(), reason);
                 }
                 let retry = &self.ctx.config.retry;
                 let delay = backoff(tries, retry.first_delay, retry.max_delay, Self::jitter());
-                self.plan_retries.insert(place.clone(), tries);
+                if let Some(image) = &candidate.image {
+                    self.plan_retries.insert(place.clone(), (image.facts, tries));
+                }
                 self.plan_order.retain(|p| *p != place);
                 self.plans.insert(place, super::Planning::Later(Box::new(candidate.clone()), now + delay));
                 if self.gate.sends_back() {

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::{self, Config, Told};
 use crate::domain::arrivals::{How, PresetQuery, PresetState, Rules};
+use crate::domain::fskind::FsKind;
 use crate::domain::ids::{Mono, Place, RelPath};
 use crate::domain::kinds::NameKind;
 use crate::inbox::{self, Around, Backend, HINT_CAP, Hint, HintHow, Report, Setting, Watcher};
@@ -37,7 +38,7 @@ pub(super) fn backend(config: &Config, site: &Site) -> Backend {
         config::Backend::Poll => Setting::Poll,
     };
     // A filesystem that can't be asked is taken for a local one; a scan finds what events don't tell.
-    let kind = inbox::fs_kind(&site.inbox).unwrap_or(inbox::FsKind::Local);
+    let kind = inbox::fs_kind(&site.inbox).unwrap_or(FsKind::Local);
     inbox::choose(setting, kind)
 }
 
@@ -290,7 +291,7 @@ impl Engine {
 
     /// Whether a drop of this name was taken from the inbox by us.
     fn is_claimed(&self, place: &Place) -> bool {
-        matches!(self.plans.get(place), Some(Planning::Starting(_))) || self.works.values().any(|w| w.place == *place)
+        matches!(self.plans.get(place), Some(Planning::Starting(..))) || self.works.values().any(|w| w.place == *place)
     }
 
     /// Looks at a name from then on, unless that is to be done anyway.
@@ -336,7 +337,6 @@ impl Engine {
     /// Reads the presets that the arrivals ask for.
     pub(super) fn read_presets(&mut self, now: Mono) {
         for query in self.arrivals.presets_to_read(now) {
-            self.preset_files.insert(query.folder.clone(), query.file.clone());
             let chain = self.chain(&query.folder);
             let ctx = self.ctx.clone();
             self.spawn(async move {
@@ -351,12 +351,10 @@ impl Engine {
 
     /// The preset files from the inbox down to `folder`, as they were last seen.
     pub(super) fn chain(&self, folder: &RelPath) -> Chain {
-        let file = |folder: &RelPath| self.preset_files.get(folder).cloned().flatten();
-        folder.chain().into_iter().map(|folder| (folder.clone(), file(&folder))).collect()
+        folder.chain().into_iter().map(|folder| (folder.clone(), self.arrivals.preset_file(&folder))).collect()
     }
 
     pub(super) fn preset_read(&mut self, query: &PresetQuery, state: Told<PresetState>, now: Mono) {
-        self.preset_generation += 1;
         for warning in &state.warnings {
             self.warn_once(&warning.to_string());
         }
@@ -458,7 +456,6 @@ impl Engine {
         self.backend = backend;
         self.arrivals.set_rules(rules(&self.ctx.config, &self.backend, self.once), now);
         self.arrivals.folder_gone(&RelPath::root(), now);
-        self.preset_files.clear();
         self.hints.clear();
         self.start_watching();
         self.rescan_wanted = true;

@@ -44,7 +44,7 @@ pub use parts::{Beat, Control, Deps, Ended, EngineError, Held, Host, Locked, Loc
 use crate::config::Config;
 use crate::domain::arrivals::Arrivals;
 use crate::domain::gate::{Gate, Why};
-use crate::domain::ids::{DropId, Mono, Place, RelPath};
+use crate::domain::ids::{DropId, Facts, Mono, Place, RelPath};
 use crate::domain::pace::Pace;
 use crate::domain::status::Status;
 use crate::inbox::{Around, Backend, HintHow, Mounts, Watcher};
@@ -89,10 +89,10 @@ enum InboxCheck {
 enum Planning {
     /// A worker reads it.
     Reading,
-    /// It could start; the presets were of this generation when it was read.
-    Ready(Box<Planned>, u64),
-    /// It is being claimed; which ended drop it continues.
-    Starting(Option<DropId>),
+    /// It could start.
+    Ready(Box<Planned>),
+    /// It is being claimed, and counts as sent since then; which ended drop it continues.
+    Starting(Option<DropId>, Mono),
     /// It is on its way to errors.
     Burying,
     /// It is bad, which was found during a pause: it goes to errors after it.
@@ -106,7 +106,7 @@ enum Planning {
 impl Planning {
     /// Whether it may start soon by itself.
     fn may_start(&self) -> bool {
-        matches!(self, Self::Reading | Self::Ready(..) | Self::Asking)
+        matches!(self, Self::Reading | Self::Ready(_) | Self::Asking)
     }
 
     /// Whether it counts among those that wait to be sent.
@@ -162,11 +162,10 @@ pub struct Engine {
     pace: Pace,
     plans: HashMap<Place, Planning>,
     plan_order: Vec<Place>,
-    plan_retries: HashMap<Place, u32>,
+    /// How often the upload of what lies there was tried.
+    plan_retries: HashMap<Place, (Facts, u32)>,
     works: BTreeMap<DropId, Work>,
     work_order: Vec<DropId>,
-    preset_files: HashMap<RelPath, Option<std::ffi::OsString>>,
-    preset_generation: u64,
 
     backend: Backend,
     watcher: Option<Arc<Watcher>>,
@@ -395,7 +394,6 @@ impl Engine {
         self.pace.set(config.api.requests_per_minute, config.api.max_in_flight);
         self.arrivals.set_rules(inflow::rules(&config, &self.backend, self.once), now);
         self.arrivals.reread_presets(&RelPath::root());
-        self.preset_generation += 1;
         self.limited = None;
         self.ctx.config = Arc::new(config);
         self.rescan_wanted = true;

@@ -17,7 +17,7 @@ impl Engine {
         let now = self.now();
         if let Some(until) = self.stopping {
             let busy = self.works.values().any(|w| !w.busy.is_empty() || w.closing);
-            let starting = self.plans.values().any(|p| matches!(p, Planning::Starting(_) | Planning::Burying));
+            let starting = self.plans.values().any(|p| matches!(p, Planning::Starting(..) | Planning::Burying));
             if now >= until {
                 tracing::warn!(
                     in_flight = self.pace.in_flight(),

@@ -100,6 +100,14 @@ fn look(ctx: &Ctx, candidate: &Candidate, chain: &Chain) -> Result<Look, Plan> {
     if let Some(theirs) = super::send::in_anothers_hands(ctx, &candidate.folder) {
         return Err(Plan::Unreadable(theirs));
     }
+    // Nor is it read and uploaded at each scan for as long as it could not be claimed. What all drops suffer from pauses
+    // before the first is claimed.
+    let bytes = super::send::reserve(ctx, 1);
+    if let Some(trouble) = ctx.site.trouble_of(&candidate.folder, bytes)
+        && ctx.trouble(bytes).is_none()
+    {
+        return Err(Plan::Unreadable(trouble));
+    }
     let read = match read(&ctx.config, &ctx.site.inbox, candidate, chain) {
         Reading::Ready(read) => *read,
         Reading::NotWhole => return Err(Plan::NotWhole),

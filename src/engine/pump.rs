@@ -134,6 +134,7 @@ impl Engine {
                 let Some(shot) = work.due(wall, max_delay).cloned() else { break };
                 let Ok(sending) = shot.apply(ShotEvent::Send { at: wall }) else { break };
                 work.busy.insert(shot.no);
+                work.out.insert(shot.no, now);
                 work.stays = false;
                 work.set(sending.clone());
                 work.since = wall;
@@ -173,28 +174,28 @@ impl Engine {
             if self.pace.fits(now) != Fits::Now || (scope.is_one() && started) {
                 return started;
             }
-            if scope.leaves_out(&place) || !matches!(self.plans.get(&place), Some(Planning::Ready(..))) {
+            if scope.leaves_out(&place) || !matches!(self.plans.get(&place), Some(Planning::Ready(_))) {
                 continue;
             }
             let known = |p: &Planning| match p {
-                Planning::Ready(planned, _) => planned.known.as_ref().map(|k| k.id),
-                Planning::Starting(id) => *id,
+                Planning::Ready(planned) => planned.known.as_ref().map(|k| k.id),
+                Planning::Starting(id, _) => *id,
                 _ => None,
             };
             let continues = self.plans.get(&place).and_then(known);
-            let taken = |p: &Planning| matches!(p, Planning::Starting(Some(id)) if Some(*id) == continues);
+            let taken = |p: &Planning| matches!(p, Planning::Starting(Some(id), _) if Some(*id) == continues);
             if self.plans.values().any(taken) {
                 // Another copy is taking up the same ended drop just now; this one is a drop of its own then.
                 continue;
             }
-            let Some(Planning::Ready(planned, generation)) = self.plans.remove(&place) else { continue };
+            let Some(Planning::Ready(planned)) = self.plans.remove(&place) else { continue };
             self.plan_order.retain(|p| *p != place);
-            if generation != self.preset_generation || !self.arrivals.is_current(&planned.candidate) {
+            if !self.arrivals.is_current(&planned.candidate) {
                 // Something changed since it was read: it is read again.
                 self.arrivals.put_back(&planned.candidate, now);
                 continue;
             }
-            self.plans.insert(place.clone(), Planning::Starting(continues));
+            self.plans.insert(place.clone(), Planning::Starting(continues, now));
             self.arrivals.starting(&planned.candidate, now);
             self.plan_retries.remove(&place);
             self.pace.sent(now);
@@ -219,7 +220,7 @@ impl Engine {
             }
             return;
         }
-        if self.plans.values().filter(|p| matches!(p, Planning::Ready(..))).count() > most / 2 {
+        if self.plans.values().filter(|p| matches!(p, Planning::Ready(_))).count() > most / 2 {
             // Several are read in one go, once there is room for several.
             return;
         }
@@ -277,8 +278,11 @@ impl Engine {
 
     /// Plans again what failed to be uploaded a while ago, `most` drops and not the given one; how many.
     fn plan_again(&mut self, most: usize, not: Option<&Place>, now: Mono) -> usize {
+        // What lies there now is another picture: it does not wait for the one before.
+        let is_other =
+            |drop: &Candidate| drop.image.as_ref().is_some_and(|image| !self.arrivals.has(&drop.place(), &image.facts));
         let due = |(place, planning): (&Place, &Planning)| match planning {
-            Planning::Later(_, at) if *at <= now && Some(place) != not => Some(place.clone()),
+            Planning::Later(drop, at) if Some(place) != not && (*at <= now || is_other(drop)) => Some(place.clone()),
             _ => None,
         };
         let due: Vec<Place> = self.plans.iter().filter_map(due).take(most).collect();
@@ -313,7 +317,7 @@ impl Engine {
                     // drop that this one would continue.
                     self.arrivals.put_back(&candidate, now);
                 } else {
-                    self.plans.insert(place, Planning::Ready(planned, self.preset_generation));
+                    self.plans.insert(place, Planning::Ready(planned));
                     return;
                 }
             }
@@ -367,9 +371,9 @@ impl Engine {
         now: Mono,
     ) {
         let place = candidate.place();
-        self.plans.remove(&place);
+        let counted = self.no_longer_starting(&place);
         let wall = self.ctx.clock.wall();
-        self.arrivals.claimed(candidate, now, wall.as_millisecond());
+        self.arrivals.claimed(candidate, now, sending.map(|_| wall.as_millisecond()));
         // What landed under these names since is not to be forgotten.
         for member in candidate.moving() {
             self.hint(&candidate.folder, &member.name, How::Created, now + BEHIND_A_CLAIM);
@@ -384,9 +388,18 @@ impl Engine {
         }
         let mut work = Work::new(open, frozen, prepared, place, wall);
         work.busy.extend(sending);
+        work.out.extend(sending.zip(counted));
         self.works.insert(id, work);
         self.work_order.push(id);
         self.advance(id, now);
+    }
+
+    /// Ends its plan; when it was counted as sent, if it was.
+    fn no_longer_starting(&mut self, place: &Place) -> Option<Mono> {
+        match self.plans.remove(place) {
+            Some(Planning::Starting(_, counted)) => Some(counted),
+            _ => None,
+        }
     }
 
     /// Plans that would continue an ended drop which another has taken up by now are made anew.
@@ -397,12 +410,12 @@ impl Engine {
         }
         self.continued.insert(id);
         let same = |(place, p): (&Place, &Planning)| match p {
-            Planning::Ready(planned, _) if planned.known.as_ref().is_some_and(|k| k.id == id) => Some(place.clone()),
+            Planning::Ready(planned) if planned.known.as_ref().is_some_and(|k| k.id == id) => Some(place.clone()),
             _ => None,
         };
         let same: Vec<Place> = self.plans.iter().filter_map(same).collect();
         for place in same {
-            if let Some(Planning::Ready(planned, _)) = self.plans.remove(&place) {
+            if let Some(Planning::Ready(planned)) = self.plans.remove(&place) {
                 self.plan_order.retain(|p| *p != place);
                 self.arrivals.put_back(&planned.candidate, now);
             }
@@ -411,10 +424,10 @@ impl Engine {
 
     pub(super) fn not_started(&mut self, candidate: &Candidate, why: NotStarted, sends: bool, now: Mono) {
         let place = candidate.place();
-        self.plans.remove(&place);
+        let counted = self.no_longer_starting(&place);
         self.arrivals.not_started(candidate, now);
         if sends {
-            self.pace.ended(false);
+            self.pace.ended(counted);
             self.gate.not_sent(&place);
         }
         match why {
@@ -441,10 +454,10 @@ impl Engine {
     /// Planned drops are planned again later: their uploads are remembered, and may be too old by then.
     pub(super) fn put_plans_back(&mut self, now: Mono) {
         let ready =
-            |(place, planning): (&Place, &Planning)| matches!(planning, Planning::Ready(..)).then(|| place.clone());
+            |(place, planning): (&Place, &Planning)| matches!(planning, Planning::Ready(_)).then(|| place.clone());
         let ready: Vec<Place> = self.plans.iter().filter_map(ready).collect();
         for place in ready {
-            if let Some(Planning::Ready(planned, _)) = self.plans.remove(&place) {
+            if let Some(Planning::Ready(planned)) = self.plans.remove(&place) {
                 self.plan_order.retain(|p| *p != place);
                 self.arrivals.put_back(&planned.candidate, now);
             }
@@ -461,7 +474,7 @@ impl Engine {
             _ => None,
         });
         wakes.extend(later);
-        let mut waits = self.plans.values().any(|p| matches!(p, Planning::Ready(..)));
+        let mut waits = self.plans.values().any(|p| matches!(p, Planning::Ready(_)));
         for work in self.works.values() {
             wakes.extend(work.fetches.values().map(|(_, at, _)| *at));
             for shot in &work.open.drop.shots {

@@ -105,7 +105,7 @@ impl Engine {
         if due && !self.recover_running && self.inbox_lost.is_none() {
             (self.recovering, self.recover_wanted) = (true, true);
         }
-        let claiming = |p: &super::Planning| matches!(p, super::Planning::Starting(_) | super::Planning::Burying);
+        let claiming = |p: &super::Planning| matches!(p, super::Planning::Starting(..) | super::Planning::Burying);
         if !self.recover_wanted || self.recover_running || self.plans.values().any(claiming) {
             return;
         }
@@ -184,7 +184,11 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<(Found, bool), EngineError> {
     let workings = workings(ctx);
     let mut temporaries = Vec::new();
     for root in workings.iter().chain([&site.outbox, &site.archive, &site.errors]) {
-        temporaries.extend(sweep(root).map_err(state)?.temporaries);
+        let swept = sweep(root).map_err(state)?;
+        for unread in swept.unread {
+            tracing::warn!(folder = %show(unread.as_os_str()), "a folder can't be read: what a crash may have left there is looked for again at the next start");
+        }
+        temporaries.extend(swept.temporaries);
     }
     let open = ctx.ledger.call_blocking(|l| l.open_drops())??;
     seal_what_came_whole(ctx, &open, good)?;

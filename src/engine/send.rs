@@ -372,7 +372,6 @@ async fn call(
             left: None,
             remains: None,
             receipt: crate::domain::verdict::Receipt::default(),
-            trouble: false,
             elapsed: std::time::Duration::ZERO,
         },
     };
@@ -434,7 +433,6 @@ async fn whole_after_all(mut outcome: CallOutcome, part: &Path) -> CallOutcome {
         if whole.await.unwrap_or(false) {
             outcome.verdict = Verdict::Picture;
             outcome.picture = Some(received);
-            outcome.trouble = false;
         }
     }
     outcome

@@ -153,8 +153,6 @@ impl Engine {
             plan_retries: HashMap::new(),
             works: BTreeMap::new(),
             work_order: Vec::new(),
-            preset_files: HashMap::new(),
-            preset_generation: 0,
             backend,
             watcher: None,
             mounts: Mounts::watch().ok(),

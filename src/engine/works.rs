@@ -42,6 +42,8 @@ pub(super) struct Work {
     pub held: std::collections::HashMap<ShotNo, Arc<Held>>,
     /// Since when it is in its present state, for `status`.
     pub since: Timestamp,
+    /// When the shots that are out were counted as sent.
+    pub out: std::collections::HashMap<ShotNo, Mono>,
     /// When each shot's answer was read in this run.
     pub answered: std::collections::HashMap<ShotNo, Mono>,
     /// Shots that wait for the reference to be uploaded again, each with its refusal; a worker does it for the first.
@@ -73,6 +75,7 @@ impl Work {
             fetches: std::collections::HashMap::new(),
             held: std::collections::HashMap::new(),
             since,
+            out: std::collections::HashMap::new(),
             answered: std::collections::HashMap::new(),
             renewing: Vec::new(),
             recording: std::collections::HashMap::new(),

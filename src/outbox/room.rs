@@ -53,8 +53,11 @@ impl Room {
     pub fn trouble(&self, need_bytes: u64) -> Option<String> {
         Some(match self {
             Self::Ok => return None,
-            Self::Full { free } => format!("is full: {free} bytes are free, {need_bytes} are needed"),
-            Self::NoInodes { free } => format!("is full: it has hardly any inodes left ({free})"),
+            // The same words as long as it is the same trouble: what is free changes all the time.
+            Self::Full { .. } => {
+                format!("is full: less than {} is free", bytesize::ByteSize(need_bytes).display().si())
+            }
+            Self::NoInodes { .. } => "is full: it has hardly any inodes left".into(),
             Self::ReadOnly => "is read-only".into(),
             Self::Missing => "is not there".into(),
             Self::Denied => "is not writable for this user".into(),

@@ -135,7 +135,7 @@ mod tests {
         let gone = inbox.out();
         assert_eq!(gone.len(), 1);
         let now = inbox.now();
-        inbox.arrivals.claimed(&gone[0], now, 0);
+        inbox.arrivals.claimed(&gone[0], now, Some(0));
         assert!(told(&mut inbox, 60).is_empty() && inbox.arrivals.next_wake().is_none());
     }
 
@@ -170,6 +170,20 @@ mod tests {
         assert_eq!((told_of[0].1.as_str(), told_of[0].3), ("00.jpg", 99));
         inbox.see("", "later.jpg", 9, How::Closed);
         assert_eq!(told(&mut inbox, 60), [line(10, "later.jpg", "prompt", 0)]);
+    }
+
+    #[test]
+    fn what_waited_in_a_folder_that_is_gone_tells_nothing_in_the_name_of_others() {
+        let mut inbox = inbox(PresetState::default());
+        let x = crate::domain::ids::RelPath::new("x").unwrap();
+        inbox.scan("", &[("x/", 0, 60_000), ("y/", 0, 60_000)]);
+        inbox.scan("x", &[("a.jpg", 9, 60_000)]);
+        inbox.scan("y", &[]);
+        assert!(told(&mut inbox, 5).is_empty());
+        let now = inbox.now();
+        inbox.arrivals.folder_gone(&x, now);
+        inbox.see("y", "b.jpg", 9, How::Closed);
+        assert_eq!(told(&mut inbox, 60), [line(10, "y/b.jpg", "prompt", 0)]);
     }
 
     #[test]

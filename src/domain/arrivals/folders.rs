@@ -234,6 +234,12 @@ impl Arrivals {
         out
     }
 
+    /// The file that is the preset of `folder`, as it was last seen.
+    pub fn preset_file(&self, folder: &RelPath) -> Option<OsString> {
+        let folder = &self.folders[*self.ids.get(folder)? as usize];
+        folder.preset().map(|p| p.name.clone().into())
+    }
+
     /// The answer to a [`PresetQuery`]. One that was overtaken by a change is dropped.
     pub fn preset_state(&mut self, query: &PresetQuery, state: PresetState, now: Mono) {
         let Some(&id) = self.ids.get(&query.folder) else { return };

@@ -262,21 +262,17 @@ impl Arrivals {
     // ---- answers of the engine --------------------------------------------------------------------------
 
     /// The drop lies in `working/` now: its files are gone from here, its name is in work. Ends [`Self::starting`].
-    /// `sent_unix_ms`: for the note of a sidecar that comes too late.
-    pub fn claimed(&mut self, candidate: &Candidate, now: Mono, sent_unix_ms: i64) {
-        let image = candidate.image.as_ref().map(|m| m.name.clone());
+    /// `sent_unix_ms`: for the note of a sidecar that comes too late; `None` where it goes to errors unsent.
+    pub fn claimed(&mut self, candidate: &Candidate, now: Mono, sent_unix_ms: Option<i64>) {
+        let image = candidate.image.as_ref().map(|m| m.name.as_os_str());
         self.take_away(candidate, now);
-        self.in_work(&candidate.folder, &candidate.stem, image.as_deref(), Some(sent_unix_ms), now);
-        self.not_started(candidate, now);
-    }
-
-    /// The drop lies in errors now, and was never in work.
-    pub fn rejected(&mut self, candidate: &Candidate, now: Mono) {
-        self.take_away(candidate, now);
-        if let Some(image) = &candidate.image {
-            let at = nanos(now);
-            self.remember(&candidate.folder, &candidate.stem, &image.name, at, None, at);
+        if image.is_some() || candidate.kind == CandidateKind::PromptOnly {
+            self.in_work(&candidate.folder, &candidate.stem, image, sent_unix_ms, now);
+        } else {
+            // What goes to errors alone says nothing of the image before it: the next sidecar is as late.
+            self.enter_work(&candidate.folder, &candidate.stem, now, |_| {});
         }
+        self.not_started(candidate, now);
     }
 
     /// Not now (no room, a limit, a pause): it queues again.
@@ -335,6 +331,13 @@ impl Arrivals {
         let Some((id, index)) = self.find(&candidate.place()) else { return false };
         let Some(Some(group)) = self.groups.get(id as usize) else { return false };
         group.items[index].mark == Mark::Hand(false) && self.folders[group.folder as usize].is_served()
+    }
+
+    /// Whether a file with these facts lies there, as far as is known.
+    pub fn has(&self, place: &Place, facts: &Facts) -> bool {
+        let found =
+            self.find(place).and_then(|(id, index)| Some(self.groups.get(id as usize)?.as_ref()?.items[index].facts));
+        found.as_ref() == Some(facts)
     }
 
     /// Whether anything waits for [`Self::ready`], be it for the end of a scan of its folder.

@@ -32,13 +32,18 @@ impl Arrivals {
 
     /// A drop of this name is in `working/` (found there at start, or claimed).
     pub fn in_work(&mut self, folder: &RelPath, stem: &OsStr, image: Option<&OsStr>, sent: Option<i64>, now: Mono) {
+        self.enter_work(folder, stem, now, |rec| match image {
+            Some(image) => rec.went(image, sent),
+            // What was sent last was no image, so nothing is late for one.
+            None => rec.images.clear(),
+        });
+    }
+
+    pub(super) fn enter_work(&mut self, folder: &RelPath, stem: &OsStr, now: Mono, note: impl FnOnce(&mut NameRec)) {
         let id = self.folder_record(folder, nanos(now));
         let rec = self.folders[id as usize].names.entry(Fold::of(stem)).or_default();
         rec.in_work += 1;
-        match image {
-            Some(image) => rec.went(image, sent),
-            None => rec.images.clear(),
-        }
+        note(rec);
         self.evaluate_name(id, stem, nanos(now));
     }
 

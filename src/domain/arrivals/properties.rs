@@ -108,7 +108,7 @@ proptest! {
         // In the end all goes: nothing waits for ever but what a handed-out drop holds.
         for _ in 0..40 {
             for candidate in inbox.out() {
-                inbox.arrivals.claimed(&candidate, inbox.now(), 0);
+                inbox.arrivals.claimed(&candidate, inbox.now(), Some(0));
                 inbox.arrivals.filed(&candidate.folder, &candidate.stem, inbox.now());
                 handed.remove(candidate.lead().to_str().unwrap());
             }
@@ -169,7 +169,7 @@ fn a_burst_costs_each_file_the_same() {
             break;
         }
         for candidate in out {
-            inbox.arrivals.claimed(&candidate, now, 0);
+            inbox.arrivals.claimed(&candidate, now, Some(0));
             inbox.arrivals.filed(&folder, &candidate.stem, now);
             sent += 1;
         }

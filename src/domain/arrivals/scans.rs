@@ -125,6 +125,12 @@ impl Arrivals {
                 if let Some(at) = old.wake {
                     self.wakes.remove(&(at, Wake::Group(group)));
                 }
+                // The group's number is used again, for other files.
+                for slot in old.slots.iter() {
+                    if let Some(at) = slot.ask {
+                        self.wakes.remove(&(at, Wake::Ask(group, slot.lead)));
+                    }
+                }
                 self.free_groups.push(group);
             }
         }

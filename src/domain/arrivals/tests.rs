@@ -7,6 +7,8 @@ use super::*;
 use crate::domain::kinds::{Why, classify};
 
 mod late;
+mod names;
+mod scans;
 
 pub(super) const RULES: Rules = Rules {
     settle: Duration::from_secs(2),
@@ -186,7 +188,7 @@ fn a_picture_that_is_not_whole_waits_for_a_change_and_fails_at_last() {
     inbox.see("", "a.jpg", 9, How::Closed);
     inbox.ms += 1000;
     let candidate = inbox.out().remove(0);
-    assert!(candidate.needs_whole());
+    assert_eq!(candidate.kind, CandidateKind::Picture);
     inbox.arrivals.not_whole(&candidate.place(), &candidate.image.unwrap().facts, inbox.now());
     assert_eq!(inbox.waits(), ["incomplete"]);
     inbox.ms += 5000;
@@ -332,57 +334,6 @@ fn a_link_in_the_presets_place_lets_nothing_go() {
 }
 
 #[test]
-fn a_name_in_work_makes_its_namesake_wait_and_its_sidecar_late() {
-    let mut inbox = plain();
-    inbox.see("", "a.jpg", 9, How::Closed);
-    inbox.ms += 1000;
-    let first = inbox.out().remove(0);
-    inbox.arrivals.claimed(&first, inbox.now(), 77);
-    inbox.see("", "a.txt", 9, How::RenamedIn);
-    inbox.ms += 29_000;
-    inbox.see("", "A.png", 9, How::Closed);
-    inbox.ms += 2000;
-    assert_eq!(inbox.told(), strings(&[]));
-    assert_eq!(inbox.waits(), ["busy"]);
-    inbox.gone("", "A.png");
-    let late = inbox.out().remove(0);
-    assert_eq!(late.kind, CandidateKind::LateSidecar { after: "a.jpg".into(), sent_unix_ms: Some(77) });
-    inbox.arrivals.rejected(&late, inbox.now());
-    inbox.arrivals.filed(&RelPath::root(), OsStr::new("a"), inbox.now());
-    // Less than give_up after: late; later: a prompt-only drop.
-    inbox.ms += 599_000;
-    inbox.see("", "a.jpg.txt", 9, How::RenamedIn);
-    assert_eq!(inbox.goes_after(), Some((30_000, strings(&["a.jpg.txt LateSidecar"]))));
-    inbox.gone("", "a.jpg.txt");
-    inbox.see("", "a.txt", 9, How::RenamedIn);
-    assert_eq!(inbox.goes_after(), Some((30_000, strings(&["a.txt"]))));
-}
-
-#[test]
-fn a_name_on_its_way_into_work_holds_its_namesake_though_its_files_are_seen_gone() {
-    let mut inbox = plain();
-    for name in ["a.jpg", "a.jpg.txt", "A.JPG.txt", "b.jpg", "b.png"] {
-        inbox.see("", name, 9, How::RenamedIn);
-    }
-    inbox.ms += 60_000;
-    let out = inbox.out();
-    assert_eq!(out.len(), 2, "one of each name");
-    for drop in &out {
-        inbox.arrivals.starting(drop, inbox.now());
-        for member in drop.moving() {
-            inbox.gone("", member.name.to_str().unwrap());
-        }
-    }
-    inbox.ms += 60_000;
-    assert_eq!(inbox.told(), strings(&[]));
-    assert_eq!(inbox.waits(), ["busy", "busy"]);
-    // One lies in working, the other could not be moved.
-    inbox.arrivals.claimed(&out[0], inbox.now(), 77);
-    inbox.arrivals.not_started(&out[1], inbox.now());
-    assert_eq!(inbox.told(), strings(&["b.png", "A.JPG.txt LateSidecar"]));
-}
-
-#[test]
 fn a_shared_sidecar_moves_with_the_last_image() {
     let mut inbox = plain();
     for name in ["a.jpg", "a.png", "a.txt"] {
@@ -391,12 +342,12 @@ fn a_shared_sidecar_moves_with_the_last_image() {
     let out = inbox.out();
     assert_eq!(out.len(), 1, "one at a time");
     assert!(out[0].sidecars[0].shared);
-    inbox.arrivals.claimed(&out[0], inbox.now(), 0);
+    inbox.arrivals.claimed(&out[0], inbox.now(), Some(0));
     assert_eq!(inbox.waits(), ["busy"]);
     inbox.arrivals.filed(&RelPath::root(), OsStr::new("a"), inbox.now());
     let out = inbox.out();
     assert_eq!(out[0].moving().map(|m| m.name.to_str().unwrap()).collect::<Vec<_>>(), ["a.txt", "a.png"]);
-    inbox.arrivals.claimed(&out[0], inbox.now(), 0);
+    inbox.arrivals.claimed(&out[0], inbox.now(), Some(0));
     assert!(inbox.arrivals.is_empty());
 }
 
@@ -414,58 +365,6 @@ fn a_drop_without_a_prompt_waits_until_something_changes() {
     inbox.see("", "a.txt", 9, How::RenamedIn);
     inbox.arrivals.prompt_missing(&place, inbox.now());
     assert_eq!(inbox.told(), ["a.jpg"]);
-}
-
-#[test]
-fn what_is_blocked_is_tried_again_at_each_scan() {
-    let mut inbox = plain();
-    inbox.see("", "a.jpg", 9, How::Closed);
-    inbox.ms += 1000;
-    let place = inbox.out().remove(0).place();
-    inbox.arrivals.blocked(&place, "permission denied", inbox.now());
-    assert_eq!((inbox.goes_after(), inbox.waits()), (None, vec!["unreadable"]));
-    inbox.scan("", &[("a.jpg", 9, 1000)]);
-    assert_eq!(inbox.told(), ["a.jpg"]);
-}
-
-#[test]
-fn a_folder_that_cannot_be_read_keeps_what_was_known() {
-    let mut inbox = plain();
-    inbox.scan("", &[("x/", 0, 50_000)]);
-    inbox.scan("x", &[("a.jpg", 9, 50_000)]);
-    inbox.arrivals.scan_failed(&rel("x"), "permission denied", inbox.now());
-    assert_eq!((inbox.goes_after(), inbox.waits()), (None, vec!["unreadable", "unreadable"]));
-    inbox.scan("x", &[("a.jpg", 9, 50_000)]);
-    assert_eq!(inbox.told(), ["x/a.jpg"]);
-}
-
-#[test]
-fn a_scan_that_began_before_a_claim_brings_nothing_back() {
-    let mut inbox = plain();
-    inbox.see("", "a.jpg", 9, How::Closed);
-    inbox.ms += 1000;
-    let candidate = inbox.out().remove(0);
-    let (entry, started) = (inbox.entry("a.jpg", 9, 1000), inbox.now());
-    inbox.ms += 10;
-    inbox.arrivals.claimed(&candidate, inbox.now(), 0);
-    inbox.arrivals.begin_scan(&RelPath::root(), started);
-    inbox.arrivals.observe_scanned(&RelPath::root(), OsStr::new("a.jpg"), &entry, inbox.now());
-    inbox.arrivals.end_scan(&RelPath::root(), inbox.now());
-    assert!(inbox.arrivals.is_empty());
-}
-
-#[test]
-fn what_waits_for_the_end_of_a_scan_waits_to_be_sent() {
-    let mut inbox = plain();
-    inbox.see("", "a.jpg", 9, How::Closed);
-    inbox.ms += 1000;
-    inbox.arrivals.begin_scan(&RelPath::root(), inbox.now());
-    assert_eq!(inbox.told(), strings(&[]), "half of it may have been seen");
-    assert!(inbox.arrivals.has_ready());
-    inbox.gone("", "a.jpg");
-    assert!(!inbox.arrivals.has_ready());
-    inbox.arrivals.end_scan(&RelPath::root(), inbox.now());
-    assert!(!inbox.arrivals.has_ready());
 }
 
 #[test]

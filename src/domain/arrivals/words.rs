@@ -218,11 +218,6 @@ impl Candidate {
         Place { folder: self.folder.clone(), name: self.lead().to_owned() }
     }
 
-    /// Whether the picture's structure is still to be checked before anything is done with it.
-    pub fn needs_whole(&self) -> bool {
-        self.kind == CandidateKind::Picture
-    }
-
     /// What leaves the inbox with this drop: sidecars first, the image last.
     pub fn moving(&self) -> impl Iterator<Item = &Member> {
         let own = self.sidecars.iter().filter(|s| !s.shared).map(|s| &s.file);

@@ -8,7 +8,7 @@ fn what_is_late_stays_late_however_long_nothing_goes_to_errors() {
     inbox.see("", "a.jpg", 9, How::Closed);
     inbox.ms += 1000;
     let first = inbox.out().remove(0);
-    inbox.arrivals.claimed(&first, inbox.now(), 77);
+    inbox.arrivals.claimed(&first, inbox.now(), Some(77));
     inbox.arrivals.filed(&RelPath::root(), OsStr::new("a"), inbox.now());
     inbox.see("", "a.txt", 9, How::RenamedIn);
     // A pause: nobody takes what goes to errors.
@@ -33,7 +33,7 @@ fn a_tied_sidecar_is_late_for_each_image_of_its_stem() {
         inbox.see("", name, 9, How::Closed);
         inbox.ms += 1000;
         let went = inbox.out().remove(0);
-        inbox.arrivals.claimed(&went, inbox.now(), 77);
+        inbox.arrivals.claimed(&went, inbox.now(), Some(77));
         inbox.arrivals.filed(&RelPath::root(), OsStr::new("a"), inbox.now());
     }
     for late in ["a.jpg.txt", "a.png.txt", "a.txt"] {

@@ -12,6 +12,7 @@ use std::fs::{self, FileTimes, OpenOptions};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +21,7 @@ use rustix::process::Signal;
 
 use support::faults::{Space, alone, by, can};
 use support::shares::{Smbd, Sshfs, samba_lacks, sshfs_lacks};
-use support::{Gate, Site, pictures};
+use support::{Gate, PATIENCE, Site, pictures, wait_until};
 
 /// A site whose folders all lie on a share. The test sees them, at their usual places, from the other machine.
 fn on_a_share(options: &str) -> (Site, Sshfs) {
@@ -175,6 +176,27 @@ fn a_share_that_dies_pauses_and_all_goes_on_when_it_is_mounted_again() {
     });
 }
 
+/// Listens as systemd does: all that it is told.
+fn listening(site: &Site) -> Arc<Mutex<String>> {
+    let socket = UnixDatagram::bind(site.path("notify")).unwrap();
+    let told = Arc::new(Mutex::new(String::new()));
+    let ear = Arc::clone(&told);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n) = socket.recv(&mut buffer) {
+            ear.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..n]));
+        }
+    });
+    told
+}
+
+/// A daemon that tells [`listening`], with a watchdog.
+fn watched_by(site: &Site, command: &Command) -> Command {
+    let mut command = by(&["env".as_ref()], command);
+    command.env("NOTIFY_SOCKET", site.path("notify")).env("WATCHDOG_USEC", "500000");
+    command
+}
+
 #[test]
 fn a_server_that_says_nothing_stops_neither_the_watchdog_nor_what_comes_after() {
     if !can("fuse", sshfs_lacks) {
@@ -182,21 +204,9 @@ fn a_server_that_says_nothing_stops_neither_the_watchdog_nor_what_comes_after() 
     }
     alone(Space::Network, || {
         with_a_share(|site, share| {
-            let socket = UnixDatagram::bind(site.path("notify")).unwrap();
-            let told = Arc::new(Mutex::new(String::new()));
-            let ear = Arc::clone(&told);
-            std::thread::spawn(move || {
-                let mut buffer = [0; 4096];
-                while let Ok(n) = socket.recv(&mut buffer) {
-                    ear.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..n]));
-                }
-            });
+            let told = listening(&site);
             let heard = |what: &str| told.lock().unwrap().lines().filter(|line| *line == what).count();
-            let daemon = site.run_by(|command| {
-                let mut command = by(&["env".as_ref()], command);
-                command.env("NOTIFY_SOCKET", site.path("notify")).env("WATCHDOG_USEC", "500000");
-                command
-            });
+            let daemon = site.run_by(|command| watched_by(&site, command));
             site.wait("it is ready", || heard("READY=1") == 1);
             site.a_later_drop_is_done();
             for name in ["a.jpg", "b.jpg", "c.jpg"] {
@@ -213,6 +223,34 @@ fn a_server_that_says_nothing_stops_neither_the_watchdog_nor_what_comes_after() 
             }
             assert!(site.names("errors").is_empty(), "{}", site.describe());
             assert_eq!((site.api.calls().len(), daemon.stop()), (4, 0), "{}", site.describe());
+        });
+    });
+}
+
+#[test]
+fn a_server_that_says_nothing_from_the_start_on_stops_neither_the_watchdog_nor_the_end() {
+    if !can("fuse", sshfs_lacks) {
+        return;
+    }
+    alone(Space::Network, || {
+        with_a_share(|site, share| {
+            let told = listening(&site);
+            let heard = |what: &str| told.lock().unwrap().lines().filter(|line| *line == what).count();
+            share.stall();
+            let daemon = site.begin_by(|command| watched_by(&site, command));
+            site.wait("the watchdog is fed", || heard("WATCHDOG=1") >= 10);
+            daemon.signal(Signal::TERM);
+            // What hangs in the kernel keeps a process from going, whatever it does.
+            wait_until(PATIENCE, || daemon.log().contains("stopped before it could begin"));
+            share.resume();
+            assert_eq!((heard("READY=1"), daemon.ends()), (0, 0));
+            share.stall();
+            let daemon = site.begin_by(|command| watched_by(&site, command));
+            let before = heard("WATCHDOG=1");
+            site.wait("the watchdog is fed", || heard("WATCHDOG=1") >= before + 5);
+            share.resume();
+            site.a_later_drop_is_done();
+            assert_eq!((heard("READY=1"), daemon.stop()), (1, 0), "{}", site.describe());
         });
     });
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -14,9 +14,11 @@ use crate::config::Config;
 use crate::domain::status::Status;
 use crate::engine::site::Site;
 use crate::engine::{
-    Beat, Control, Deps, Ended, Engine, EngineError, Held, Host, KeyRing, Locked, Locks, Pulse, Tell, client_settings,
+    Beat, Control, Deps, Ended, Engine, EngineError, Held, Host, KeyRing, Locked, Locks, Pulse, SILENCE, Tell,
+    client_settings,
 };
 use crate::ledger::LedgerError;
+use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::thread::LedgerThread;
 use crate::segmind::Client;
 use crate::service::hooks::Hooks;
@@ -105,13 +107,20 @@ pub async fn daemon(
     progress: Option<Progress>,
 ) -> Result<Ended, Failure> {
     let state_dir = setup::state_dir(&config)?;
-    // Before anything is made: nothing of ours may come to lie in somebody's inbox.
-    Site::keep_apart(&config, &state_dir).map_err(|e| Failure::usage(e.to_string()))?;
-    Site::keep_state_local(&state_dir).map_err(|e| Failure::usage(e.to_string()))?;
-    std::fs::create_dir_all(&state_dir)
-        .map_err(|e| Failure::usage(format!("the state directory {} cannot be made: {e}", state_dir.display())))?;
-    let _lock = Lock::take(&state_dir.join(STATE_LOCK)).map_err(|e| held(&e, "state directory", &state_dir))?;
-    let (mut ledger, good) = setup::ledger(&state_dir)?;
+    let opening = {
+        let (config, state_dir, keys) = (config.clone(), state_dir.clone(), Arc::clone(&keys));
+        tokio::task::spawn_blocking(move || open_state(&config, &state_dir, &keys))
+    };
+    // Folders on a server that is dead hold it up, but neither the watchdog nor whoever wants it to end.
+    let opened = tokio::select! {
+        opened = opening => opened.map_err(|e| Failure::unexpected(e.to_string()))?,
+        () = told_to_end(signals) => {
+            tracing::info!("stopped before it could begin");
+            return Ok(Ended::default());
+        }
+        never = beat_meanwhile(once) => match never {},
+    };
+    let (_lock, mut ledger, good) = opened?;
     let (publish, published) = watch::channel(Status::default());
     let (monitor, pulse) = Monitor::start(config.metrics.listen.filter(|_| !once), published.clone());
     let (metrics, commits) = (monitor.metrics(), monitor.metrics());
@@ -124,10 +133,6 @@ pub async fn daemon(
     let is_ready = Arc::new(AtomicBool::new(false));
     let now_ready = Arc::clone(&is_ready);
     let grace = Cell::new(config.service.grace);
-    if let Err(e) = keys.read() {
-        // The engine pauses for it, and goes on when it comes.
-        tracing::warn!("{e}. {}", setup::how_to_give_a_key());
-    }
     let beat = notify::watchdog_interval().map(|every| -> Beat { (every, Box::new(notify::watchdog)) });
     let deps = Deps {
         config,
@@ -190,7 +195,7 @@ pub async fn daemon(
     let cut = async {
         // Working off what is there once includes telling of it, unless somebody wants it to end.
         if once && !stopped.get() {
-            while !matches!(signals.next().await, Some(Signal::Terminate | Signal::Interrupt) | None) {}
+            told_to_end(signals).await;
         }
         tokio::time::sleep(LAST_HOOKS).await;
     };
@@ -200,6 +205,44 @@ pub async fn daemon(
     tokio::task::spawn_blocking(move || ledger.join(LAST_WORKERS)).await.ok();
     tracing::info!(delivered = ended.delivered, failed = ended.failed, "stopped");
     Ok(ended)
+}
+
+/// Takes the state directory: its lock, and the ledger and whether it was there before; and reads the key. Blocks on the
+/// disk.
+fn open_state(config: &Config, state_dir: &Path, keys: &KeyRing) -> Result<(Lock, SqliteLedger, bool), Failure> {
+    // Before anything is made: nothing of ours may come to lie in somebody's inbox.
+    Site::keep_apart(config, state_dir).map_err(|e| Failure::usage(e.to_string()))?;
+    Site::keep_state_local(state_dir).map_err(|e| Failure::usage(e.to_string()))?;
+    std::fs::create_dir_all(state_dir)
+        .map_err(|e| Failure::usage(format!("the state directory {} cannot be made: {e}", state_dir.display())))?;
+    let lock = Lock::take(&state_dir.join(STATE_LOCK)).map_err(|e| held(&e, "state directory", state_dir))?;
+    let (ledger, good) = setup::ledger(state_dir)?;
+    if let Err(e) = keys.read() {
+        // The engine pauses for it, and goes on when it comes.
+        tracing::warn!("{e}. {}", setup::how_to_give_a_key());
+    }
+    Ok((lock, ledger, good))
+}
+
+/// Feeds the watchdog while there is no engine that does; and where that takes long, systemd waits no more.
+async fn beat_meanwhile(once: bool) -> Infallible {
+    let every = notify::watchdog_interval().unwrap_or(SILENCE).min(SILENCE);
+    let (begun, mut is_told) = (Instant::now(), once);
+    loop {
+        tokio::time::sleep(every).await;
+        notify::watchdog();
+        if begun.elapsed() >= SILENCE && !std::mem::replace(&mut is_told, true) {
+            let text = "waiting for the folders to answer; a server or disk may hang";
+            tracing::warn!("{text}");
+            drop(notify::status(text));
+            drop(notify::ready());
+        }
+    }
+}
+
+/// Waits for a signal to end.
+async fn told_to_end(signals: &mut Signals) {
+    while !matches!(signals.next().await, Some(Signal::Terminate | Signal::Interrupt) | None) {}
 }
 
 async fn wait_for(running: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {

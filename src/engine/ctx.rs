@@ -29,19 +29,27 @@ pub(super) const MAX_RESULT_BYTES: u64 = 64 * 1024 * 1024;
 /// The API key as it was last read.
 #[derive(Debug)]
 pub struct KeyRing {
-    source: Mutex<KeySource>,
+    /// Where it comes from, and how often that was changed.
+    source: Mutex<(KeySource, u64)>,
     key: Mutex<Option<Arc<ApiKey>>>,
 }
 
 impl KeyRing {
     /// Reads nothing yet.
     pub fn new(source: KeySource) -> Self {
-        Self { source: Mutex::new(source), key: Mutex::new(None) }
+        Self { source: Mutex::new((source, 0)), key: Mutex::new(None) }
     }
 
     /// Reads the key again. Blocks on the disk. A key that can't be read any more is forgotten.
     pub fn read(&self) -> Result<(), KeyError> {
-        let read = self.source.lock().unwrap_or_else(PoisonError::into_inner).read();
+        // A disk that hangs holds nobody up who only wants to name another file.
+        let (source, changes) = self.source.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let read = source.read();
+        let now = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.1 != changes {
+            // Whoever named another file reads that one.
+            return read.map(drop);
+        }
         let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(new) => {
@@ -57,7 +65,9 @@ impl KeyRing {
 
     /// Another `[api] key_file` from now on.
     pub fn set_file(&self, file: Option<std::path::PathBuf>) {
-        self.source.lock().unwrap_or_else(PoisonError::into_inner).key_file = file;
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        source.0.key_file = file;
+        source.1 += 1;
     }
 
     /// The key.

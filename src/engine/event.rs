@@ -219,6 +219,8 @@ pub(super) enum Event {
         total: Option<f64>,
         key: Result<(), String>,
     },
+    /// The key was read again, with a new configuration.
+    KeyRead(Result<(), String>),
     Room(Option<String>),
     /// Our own machine keeps a worker from going on; it tries again by itself.
     Trouble(String),

@@ -72,7 +72,7 @@ const BEAT_AGAIN: Duration = Duration::from_millis(250);
 const BEHIND_A_CLAIM: Duration = Duration::from_millis(50);
 
 /// How long the inbox may owe an answer before that is called a pause.
-const SILENCE: Duration = Duration::from_secs(20);
+pub const SILENCE: Duration = Duration::from_secs(20);
 
 /// What is being found out about the inbox as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +224,6 @@ pub struct Engine {
     status_due: Option<Mono>,
     figures: status::Figures,
     ended: Ended,
-    ledger_was_good: bool,
 }
 
 impl Engine {
@@ -377,14 +376,11 @@ impl Engine {
         }
         let config = self.ctx.config.reloaded(config);
         self.ctx.keys.set_file(config.api.key_file.clone());
-        match self.ctx.keys.read() {
-            Ok(()) => self.gate.probe_now(now),
-            Err(e) => {
-                tracing::error!("{e}");
-                self.gate.pause(Why::Key, &e.to_string(), now, self.ctx.clock.wall());
-                self.everything_pauses(now);
-            }
-        }
+        let (ctx, keys) = (self.ctx.clone(), self.ctx.keys.clone());
+        self.spawn(async move {
+            let read = ctx::blocking(move || keys.read().map_err(|e| e.to_string())).await.and_then(|r| r);
+            ctx.send(Event::KeyRead(read)).await;
+        });
         let settings = client_settings(&config);
         match Client::new(settings) {
             Ok(client) => self.ctx.client = client,
@@ -399,6 +395,18 @@ impl Engine {
         self.rescan_wanted = true;
         tracing::info!("the configuration was read again");
         self.look_at_folders();
+    }
+
+    /// The key was read with the configuration.
+    fn key_read(&mut self, read: Result<(), String>, now: Mono) {
+        match read {
+            Ok(()) => self.gate.probe_now(now),
+            Err(why) => {
+                tracing::error!("{why}");
+                self.gate.pause(Why::Key, &why, now, self.ctx.clock.wall());
+                self.everything_pauses(now);
+            }
+        }
     }
 
     /// Folders that lie in one another by now are told at once, and not only before the next send.
@@ -475,6 +483,7 @@ impl Engine {
             Event::Filed { drop, filing, done } => self.filed(drop, filing, done, now),
             Event::WentBack { drop, back } => self.went_back(drop, back, now),
             Event::Credits { credits, total, key } => self.credits(credits, total, key, now),
+            Event::KeyRead(read) => self.key_read(read, now),
             Event::Room(trouble) => self.room(trouble, now),
             Event::Trouble(why) => self.our_trouble(&why, now),
             Event::Usage { usage, failed, failures } => self.usage(usage, failed, failures),

@@ -35,6 +35,14 @@ const MOST_FILED: usize = 20_000;
 /// Open drops, each with why it is lost, if it is.
 type Found = Vec<(OpenDrop, Option<String>)>;
 
+/// What is open; and whether all that was never sent lies in the inbox again.
+pub(super) type Recovery = (Found, bool);
+
+/// Puts in order what a crash left. `good`: the ledger is the one that was there before.
+pub(super) async fn recover(ctx: Ctx, good: bool) -> Result<Recovery, EngineError> {
+    super::ctx::blocking(move || recover_all(&ctx, good)).await.map_err(EngineError::State)?
+}
+
 /// Where the originals of an open row were found.
 enum Originals {
     /// In working (here), or already where they are filed.
@@ -44,13 +52,9 @@ enum Originals {
 }
 
 impl Engine {
-    /// Puts in order what a crash left.
-    pub(super) async fn recover(&mut self) -> Result<(), EngineError> {
-        let ctx = self.ctx.clone();
-        let good = self.ledger_was_good;
+    /// Takes up what [`recover`] found.
+    pub(super) async fn recovered_at_start(&mut self, (found, all_back): Recovery) -> Result<(), EngineError> {
         let now = self.now();
-        let recovered = super::ctx::blocking(move || recover_all(&ctx, good)).await.map_err(EngineError::State)??;
-        let (found, all_back) = recovered;
         if !all_back {
             self.stranded(now);
         }
@@ -178,8 +182,7 @@ fn state(e: impl std::fmt::Display) -> EngineError {
     EngineError::State(e.to_string())
 }
 
-/// What is open; and whether all that was never sent lies in the inbox again.
-fn recover_all(ctx: &Ctx, good: bool) -> Result<(Found, bool), EngineError> {
+fn recover_all(ctx: &Ctx, good: bool) -> Result<Recovery, EngineError> {
     let site = &ctx.site;
     let workings = workings(ctx);
     let mut temporaries = Vec::new();

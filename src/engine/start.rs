@@ -1,30 +1,34 @@
 //! An engine begins: folders, lock, spool, recovery, watches, key; in this order.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::config::Config;
 use crate::domain::arrivals::Arrivals;
 use crate::domain::gate::{Gate, Why};
 use crate::domain::ids::Mono;
 use crate::domain::news::News;
 use crate::domain::pace::Pace;
 use crate::domain::status::{PauseKind, Status};
-use crate::inbox::{Around, Mounts};
+use crate::inbox::{Around, Backend, Mounts};
 use crate::outbox::folder::Folder;
 use crate::outbox::listing::Listings;
 use crate::outbox::spool::Spool;
 use crate::reference::Budget;
 
 use super::clock::Clock;
-use super::ctx::{Ctx, SingleFlight};
+use super::ctx::{Ctx, SingleFlight, blocking};
+use super::recover::recover;
 use super::site::{Site, SiteError};
 use super::studio::Studio;
 use super::{
-    Control, DECODE_BUDGET, Deps, Ended, Engine, EngineError, Held, Host, InboxCheck, LOOK_AGAIN, Locked, Locks,
-    inflow, plan, status,
+    Beat, Control, DECODE_BUDGET, Deps, Ended, Engine, EngineError, Held, Host, InboxCheck, LOOK_AGAIN, Locked, Locks,
+    SILENCE, inflow, plan, status,
 };
 
 /// Locks the working folders of a site, but for the inbox itself. A place beside the inbox that another daemon works in
@@ -53,6 +57,75 @@ fn not_locked(why: Locked) -> EngineError {
     }
 }
 
+/// What the first look at the folders found.
+enum First {
+    /// They are there, and locked for us.
+    Open(Box<Site>, Vec<Held>, Backend),
+    /// The inbox came while it was looked for.
+    ComesJustNow,
+    /// The inbox is not there, or somebody else's for a moment.
+    Wait(String),
+}
+
+/// Looks at the folders and locks them. On a share each of these calls can hang.
+fn look(config: &Config, state_dir: &Path, locks: &dyn Locks, once: bool) -> Result<First, EngineError> {
+    // Before anything is tried in it.
+    let lock = match std::fs::metadata(&config.folders.inbox) {
+        Ok(found) if found.is_dir() => locks.inbox(&config.folders.inbox).map(Some),
+        _ => Ok(None),
+    };
+    let lock = match lock {
+        Err(Locked::Busy(why)) if !once => return Ok(First::Wait(why)),
+        lock => lock.map_err(not_locked)?,
+    };
+    match (Site::open(config, state_dir), lock) {
+        (Ok(mut site), Some(lock)) => {
+            let mut held = lock_workings(locks, &mut site).map_err(not_locked)?;
+            held.push(lock);
+            let backend = inflow::backend(config, &site);
+            Ok(First::Open(Box::new(site), held, backend))
+        }
+        (Ok(_), None) => Ok(First::ComesJustNow),
+        (Err(e @ SiteError::NoInbox { .. }), _) if !once => Ok(First::Wait(e.to_string())),
+        (Err(e), _) => Err(EngineError::Wrong(e.to_string())),
+    }
+}
+
+/// Hears what it is told, and beats, while there is no loop yet.
+struct Attendant<'a> {
+    control: &'a mut mpsc::Receiver<Control>,
+    beat: Option<&'a Beat>,
+    /// Between two beats.
+    pause: Duration,
+    /// The newest configuration that came meanwhile.
+    reload: Option<Box<Config>>,
+}
+
+impl Attendant<'_> {
+    /// What comes of `work`; `None` if it was told to stop before. `silent`: it takes so long that a server must be dead.
+    async fn attend<T>(&mut self, work: impl Future<Output = T>, mut silent: impl FnMut()) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        let (begun, mut is_silent) = (Instant::now(), false);
+        loop {
+            tokio::select! {
+                done = &mut work => return Some(done),
+                asked = self.control.recv() => match asked {
+                    None | Some(Control::Stop) => return None,
+                    Some(Control::Reload(new)) => self.reload = Some(new),
+                    Some(Control::Rescan) => {}
+                },
+                () = tokio::time::sleep(self.pause) => {}
+            }
+            if let Some((_, beat)) = self.beat {
+                beat();
+            }
+            if begun.elapsed() >= SILENCE && !std::mem::replace(&mut is_silent, true) {
+                silent();
+            }
+        }
+    }
+}
+
 impl Engine {
     /// An engine over folders that are there, with everything that a crash left put in order. Ends with an
     /// error if a person has to act first. Waits for an inbox that is not there, telling so, until `control`
@@ -69,51 +142,47 @@ impl Engine {
         let (tx, rx) = mpsc::channel(1024);
         let since = clock.wall();
         let mut told_pause = None;
-        let (mut site, inbox_lock) = loop {
-            // Before anything is tried in it.
-            let lock = match std::fs::metadata(&config.folders.inbox) {
-                Ok(found) if found.is_dir() => locks.inbox(&config.folders.inbox).map(Some),
-                _ => Ok(None),
-            };
-            let why = match lock {
-                Err(Locked::Busy(why)) if !once => why,
-                Err(why) => return Err(not_locked(why)),
-                Ok(lock) => match (Site::open(&config, &state_dir), lock) {
-                    (Ok(site), Some(lock)) => break (site, lock),
-                    // It has come just now.
-                    (Ok(_), None) => continue,
-                    (Err(e @ SiteError::NoInbox { .. }), _) if !once => e.to_string(),
-                    (Err(e), _) => return Err(EngineError::Wrong(e.to_string())),
-                },
-            };
+        let pause = beat.as_ref().map_or(LOOK_AGAIN, |(every, _)| (*every).min(LOOK_AGAIN));
+        let mut attendant = Attendant { control: &mut control, beat: beat.as_ref(), pause, reload: None };
+        let paused = tell.clone();
+        let mut wait_for = |why: &str| {
+            if once {
+                return;
+            }
             let text = format!("{why}; it is waited for");
             if publish.send_if_modified(|status| status::lost(status, &text, since)) {
                 tracing::warn!("{text}");
-                tell.say(&News::Paused { kind: PauseKind::Inbox, reason: text.clone(), since, until: None });
+                paused.say(&News::Paused { kind: PauseKind::Inbox, reason: text.clone(), since, until: None });
                 told_pause = Some(text);
             }
             if let Some(ready) = ready.take() {
                 ready();
             }
-            let pause = beat.as_ref().map_or(LOOK_AGAIN, |(every, _)| (*every).min(LOOK_AGAIN));
-            tokio::select! {
-                asked = control.recv() => match asked {
-                    None | Some(Control::Stop) => return Ok(None),
-                    Some(Control::Reload(new)) => config = config.reloaded(*new),
-                    Some(Control::Rescan) => {}
-                },
-                () = tokio::time::sleep(pause) => {}
+        };
+        let (site, held, backend) = loop {
+            let look = {
+                let (config, state_dir, locks) = (config.clone(), state_dir.clone(), Arc::clone(&locks));
+                blocking(move || look(&config, &state_dir, &*locks, once))
+            };
+            let silent = format!("the inbox {} does not answer", config.folders.inbox.display());
+            let Some(looked) = attendant.attend(look, || wait_for(&silent)).await else { return Ok(None) };
+            if let Some(new) = attendant.reload.take() {
+                config = config.reloaded(*new);
             }
-            if let Some((_, beat)) = &beat {
-                beat();
+            match looked.map_err(EngineError::State)?? {
+                First::Open(site, held, backend) => break (*site, held, backend),
+                First::ComesJustNow => {}
+                First::Wait(why) => {
+                    wait_for(&why);
+                    if attendant.attend(tokio::time::sleep(LOOK_AGAIN), || {}).await.is_none() {
+                        return Ok(None);
+                    }
+                }
             }
         };
-        let mut held = lock_workings(&*locks, &mut site).map_err(not_locked)?;
-        held.push(inbox_lock);
         let spool = Spool::new(&state_dir).map_err(|e| EngineError::State(e.to_string()))?;
         // What lies there was of no use to anybody but the process that made it.
         let _ = std::fs::remove_dir_all(plan::prepared_dir(&state_dir));
-        let backend = inflow::backend(&config, &site);
         let rules = inflow::rules(&config, &backend, once);
         let ctx = Ctx {
             config: Arc::new(config),
@@ -134,6 +203,10 @@ impl Engine {
             tell,
             tx,
         };
+        let silent = "what was in work takes long to be looked at (a server or disk may hang)";
+        let recovered = attendant.attend(recover(ctx.clone(), ledger_was_good), || wait_for(silent)).await;
+        let Some(recovered) = recovered.transpose()? else { return Ok(None) };
+        let reload = attendant.reload.take();
         let config = &ctx.config;
         let mut engine = Self {
             host_beat: beat,
@@ -196,10 +269,9 @@ impl Engine {
             status_due: Some(Mono::default()),
             figures: status::Figures::default(),
             ended: Ended::default(),
-            ledger_was_good,
             ctx,
         };
-        engine.recover().await?;
+        engine.recovered_at_start(recovered).await?;
         engine.start_watching();
         if engine.ctx.keys.key().is_none()
             && let Err(e) = engine.ctx.keys.read()
@@ -207,6 +279,9 @@ impl Engine {
             let (now, wall) = (engine.now(), engine.ctx.clock.wall());
             tracing::error!("{e}");
             engine.gate.pause(Why::Key, &e.to_string(), now, wall);
+        }
+        if let Some(new) = reload {
+            engine.reload(*new, engine.now());
         }
         Ok(Some(engine))
     }

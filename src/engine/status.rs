@@ -35,7 +35,7 @@ pub(super) struct Figures {
     pub failures: Vec<ledger::Failure>,
 }
 
-/// The status while the inbox is not there yet; whether it changed.
+/// The status while the inbox is not there yet, or silent; whether it changed.
 pub(super) fn lost(status: &mut Status, text: &str, since: Timestamp) -> bool {
     let changed = status.paused.as_ref().is_none_or(|p| p.reason != text);
     status.state = State::Paused;

@@ -153,7 +153,8 @@ mod tests {
     #[test]
     fn causes_are_told_apart_and_names_are_shown_as_text() {
         use OutboxError as E;
-        let table: [(Errno, fn(&OutboxError) -> bool); 11] = [
+        type Is = fn(&OutboxError) -> bool;
+        let table: [(Errno, Is); 11] = [
             (Errno::NOSPC, |e| matches!(e, E::NoRoom { .. })),
             (Errno::DQUOT, |e| matches!(e, E::NoRoom { .. })),
             (Errno::ROFS, |e| matches!(e, E::ReadOnly { .. })),

@@ -237,9 +237,7 @@ impl Site {
 
     /// [`Self::run`] by a command that is made of its own.
     pub fn run_by(&self, made: impl FnOnce(&Command) -> Command) -> Daemon {
-        let mut command = self.command();
-        command.arg("run");
-        let mut daemon = Daemon::spawn(made(&command), &self.next_log());
+        let mut daemon = self.begin_by(made);
         self.wait("the daemon is up", || self.status()["pid"] == daemon.pid() || !daemon.runs());
         daemon
     }
@@ -270,6 +268,13 @@ impl Site {
         let mut command = self.command();
         command.arg("run");
         Daemon::spawn(command, &self.next_log())
+    }
+
+    /// [`Self::begin`] by a command that is made of its own.
+    pub fn begin_by(&self, made: impl FnOnce(&Command) -> Command) -> Daemon {
+        let mut command = self.command();
+        command.arg("run");
+        Daemon::spawn(made(&command), &self.next_log())
     }
 
     /// `reimagined run --once`, to its end: the exit code.

@@ -49,12 +49,11 @@ pub(super) fn look(config: &Config, state_dir: &Path, report: &mut Report) -> bo
     for place in &places {
         one(place, report);
     }
-    match nearest(state_dir).and_then(|at| filesystem_kind(&at).ok()) {
-        Some(FsKind::Network(kind)) => report.problem(format!(
+    if let Some(FsKind::Network(kind)) = nearest(state_dir).and_then(|at| filesystem_kind(&at).ok()) {
+        report.problem(format!(
             "the state directory {} lies on {kind}, where a ledger is not safe: set [service] state_dir to a folder on a local disk",
             show(state_dir.as_os_str()),
-        )),
-        _ => {}
+        ));
     }
     apart(config, state_dir, working.as_deref(), report);
     there

@@ -574,6 +574,66 @@ fn an_upload_that_fails_for_a_while_is_tried_again_and_one_that_is_refused_fails
 }
 
 #[test]
+fn an_uploads_refusal_is_no_reference_whatever_it_links_to() {
+    let site = Site::new();
+    let refusal = json!({ "error": "upload quota exceeded", "docs": "https://docs.example/errors" });
+    site.api.on_other(move |request, _| (request.path == UPLOAD).then(|| Answer::json(200, &refusal)));
+    site.put_picture("inbox/a.jpg");
+    assert_eq!(site.once(), 3, "{}", site.describe());
+    assert!(site.note("errors/a.error.txt").contains("upload quota exceeded"));
+    assert!(site.api.calls().is_empty(), "nothing is bought");
+}
+
+#[test]
+fn a_picture_that_was_sent_is_never_the_result_that_comes_back() {
+    // There is nothing in it that stays here.
+    let picture = pictures::jpeg(5);
+    for mode in ["inline", "upload"] {
+        let site = Site::new();
+        site.set("reference.mode", mode);
+        let refusal = json!({ "error": "the picture was refused by moderation", "image": base64(&picture) });
+        site.api.on_model(move |_| Answer::json(200, &refusal));
+        site.put("inbox/a.jpg", &picture);
+        assert_eq!(site.once(), 3, "{mode}\n{}", site.describe());
+        assert!(site.note("errors/a.error.txt").contains("refused by moderation"), "{mode}");
+        assert!(site.results().is_empty(), "{mode}: {:?}", site.results());
+        let inline = format!("data:image/jpeg;base64,{}", base64(&picture));
+        assert!(site.api.uploads().iter().all(|(_, sent)| *sent == picture));
+        assert_eq!(site.api.calls()[0].reference() == Some(inline), mode == "inline");
+    }
+}
+
+#[test]
+fn json_that_is_nearly_json_still_brings_its_picture() {
+    let picture = base64(&pictures::png(7));
+    for odd in ["NaN", "-Infinity", "1e999", r#""half of a smiley \ud83d""#] {
+        let body = format!(r#"{{"image": "{picture}", "odd": {odd}}}"#);
+        let (site, code) = one(move |_| Answer::new(200, "application/json", body.clone()));
+        assert_eq!((code, site.results().len()), (0, 1), "{odd}\n{}", site.describe());
+    }
+}
+
+#[test]
+fn an_answer_that_came_while_the_daemon_stood_still_counts() {
+    let site = Site::new();
+    site.set("api.timeout", "2s").set("retry.unconfirmed", "retry");
+    let gate = Gate::default();
+    let answered = gate.clone();
+    site.api.on_model(move |call| call.good().after(&answered));
+    let daemon = site.run();
+    site.put_picture("inbox/a.jpg");
+    site.wait("it is sent", || site.api.calls().len() == 1);
+    let sent = std::time::Instant::now();
+    daemon.signal(rustix::process::Signal::STOP);
+    gate.open();
+    // Well behind the time that it has for an answer.
+    site.wait("its time is over", || sent.elapsed() > Duration::from_secs(4));
+    daemon.signal(rustix::process::Signal::CONT);
+    site.wait_archived("a.jpg");
+    assert_eq!((site.results().len(), site.api.calls().len(), daemon.stop()), (1, 1, 0), "{}", site.describe());
+}
+
+#[test]
 fn another_picture_of_a_name_neither_waits_for_the_one_before_nor_inherits_its_tries() {
     let site = Site::new();
     site.set("retry.max_attempts", 2).set("retry.first_delay", "1h").set("retry.max_delay", "1h");

@@ -125,6 +125,14 @@ impl Frozen {
         }
     }
 
+    /// The picture that was uploaded, or travels in the request, as it was sent.
+    pub fn picture(&self) -> Option<Fingerprint> {
+        match &self.reference {
+            Reference::Uploaded { blake3, .. } | Reference::Inline { blake3, .. } => Fingerprint::parse(blake3),
+            Reference::None | Reference::Given { .. } | Reference::Public { .. } => None,
+        }
+    }
+
     /// As it is kept in the ledger.
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()

@@ -351,10 +351,11 @@ async fn call(
         Reference::Inline { media_type, .. } => {
             let file = prepared.map(|p| p.to_path_buf()).unwrap_or_default();
             Body::inline(&frozen.body(shot.seed, None), Key::StructureImageUrl.name(), file, media_type)
+                .referring_to(frozen.picture())
         }
-        Reference::Uploaded { url, .. } => {
-            Body::json(&frozen.body(shot.seed, Some(url))).hiding(AssetUrl::new(url.clone()))
-        }
+        Reference::Uploaded { url, .. } => Body::json(&frozen.body(shot.seed, Some(url)))
+            .hiding(AssetUrl::new(url.clone()))
+            .referring_to(frozen.picture()),
         Reference::Given { url } | Reference::Public { url } => Body::json(&frozen.body(shot.seed, Some(url))),
         Reference::None => Body::json(&frozen.body(shot.seed, None)),
     };

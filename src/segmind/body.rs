@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt as _;
 
 use super::AssetUrl;
+use super::find::Sent;
+use crate::domain::ids::Fingerprint;
 use crate::domain::params::Key;
 
 /// A multiple of three, so that the pieces' base64 joins without padding.
@@ -24,15 +26,15 @@ pub struct Body {
     file: Option<PathBuf>,
     after: Vec<u8>,
     hidden: Vec<AssetUrl>,
-    /// The URL of the reference.
-    sent: Option<String>,
+    sent: Sent,
 }
 
 impl Body {
     /// The request as it stands.
     pub fn json(request: &Map<String, Value>) -> Self {
         let before = Value::Object(request.clone()).to_string().into_bytes();
-        let sent = request.get(Key::StructureImageUrl.name()).and_then(Value::as_str).map(str::to_owned);
+        let url = request.get(Key::StructureImageUrl.name()).and_then(Value::as_str).map(str::to_owned);
+        let sent = Sent { url, picture: None };
         Self { before, file: None, after: Vec::new(), hidden: Vec::new(), sent }
     }
 
@@ -50,13 +52,19 @@ impl Body {
         before.push_str(&Value::from(key).to_string());
         before.push_str(":\"");
         before.push_str(&data_uri(media_type));
-        Self { before: before.into_bytes(), file: Some(file), after: b"\"}".to_vec(), hidden: Vec::new(), sent: None }
+        Self {
+            before: before.into_bytes(),
+            file: Some(file),
+            after: b"\"}".to_vec(),
+            hidden: Vec::new(),
+            sent: Sent::default(),
+        }
     }
 
     /// The body of an upload of the picture in `file`.
     pub fn upload(file: PathBuf, media_type: &str) -> Self {
         let before = format!("{{\"data_urls\":[\"{}", data_uri(media_type)).into_bytes();
-        Self { before, file: Some(file), after: b"\"]}".to_vec(), hidden: Vec::new(), sent: None }
+        Self { before, file: Some(file), after: b"\"]}".to_vec(), hidden: Vec::new(), sent: Sent::default() }
     }
 
     /// The same of a small picture that is in memory.
@@ -70,7 +78,7 @@ impl Body {
         let coded = STANDARD.encode_slice(picture, &mut before[begin..end]);
         debug_assert_eq!(coded, Ok(end - begin));
         before[end..].copy_from_slice(tail);
-        Self { before, file: None, after: Vec::new(), hidden: Vec::new(), sent: None }
+        Self { before, file: None, after: Vec::new(), hidden: Vec::new(), sent: Sent::default() }
     }
 
     /// Blacks `asset` out of everything that the service says about this request.
@@ -80,8 +88,15 @@ impl Body {
         self
     }
 
-    /// The URL of the reference that travels with it.
-    pub(super) fn sent(&self) -> Option<String> {
+    /// What the picture is that it refers to, or carries: an answer that gives it back is no result.
+    #[must_use]
+    pub fn referring_to(mut self, picture: Option<Fingerprint>) -> Self {
+        self.sent.picture = picture;
+        self
+    }
+
+    /// The reference that travels with it.
+    pub(super) fn sent(&self) -> Sent {
         self.sent.clone()
     }
 

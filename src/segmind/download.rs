@@ -5,6 +5,7 @@ use std::path::Path;
 
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 
+use super::deadline::Deadline;
 use super::guard::permitted;
 use super::http::{Incoming, Use, chain, lost, refusal};
 use super::reply::{Content, Held, Received, keep};
@@ -101,7 +102,7 @@ impl Client {
 
     async fn picture(&self, response: reqwest::Response, into: &Path, max_bytes: u64) -> DownloadOutcome {
         let content_type = tidy(header(&response, CONTENT_TYPE.as_str()).unwrap_or("no content type"), 100);
-        let mut body = Incoming::new(response, self.timeout);
+        let mut body = Incoming::new(response, Deadline::within(self.timeout));
         let head = match body.head(SNIFF).await {
             Ok(head) => head,
             Err(message) => return DownloadOutcome::Failed { message },

@@ -7,6 +7,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::sniff::{SNIFF, sniff};
+use crate::domain::ids::Fingerprint;
 
 /// Keys under which services put their result, the likeliest first.
 const KNOWN: [&str; 19] = [
@@ -53,14 +54,51 @@ pub(super) enum Found<'a> {
     Odd(&'a str),
 }
 
-/// What `json` says. `sent`: the URL of the reference, which is no result wherever it comes back.
-pub(super) fn find<'a>(json: &'a Value, sent: Option<&str>) -> Option<Found<'a>> {
-    let result = |text: &'a str| candidate(text).filter(|_| !is_sent(text, sent));
+/// The reference that was sent: no result, wherever an answer gives it back.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sent {
+    /// Its URL, if it has one.
+    pub(super) url: Option<String>,
+    /// Of the picture that was uploaded, or travelled in the request.
+    pub(super) picture: Option<Fingerprint>,
+}
+
+impl Sent {
+    /// Whether this is its URL, whatever way it is written, or its bytes.
+    pub(super) fn is(&self, text: &str) -> bool {
+        self.is_at(text) || self.picture.is_some_and(|picture| decoded(text) == Some(picture))
+    }
+
+    fn is_at(&self, text: &str) -> bool {
+        let url = |text: &str| {
+            let mut url = Url::parse(text.trim()).ok()?;
+            url.set_fragment(None);
+            Some(url)
+        };
+        let sent = self.url.as_deref();
+        sent.is_some_and(|sent| text.trim() == sent || url(text).is_some_and(|text| url(sent) == Some(text)))
+    }
+}
+
+/// The fingerprint of the picture in `text`, if that is base64 of one.
+fn decoded(text: &str) -> Option<Fingerprint> {
+    let Some(Found::Encoded(text)) = candidate(text) else { return None };
+    let mut bytes = Vec::new();
+    decode(text, &mut |piece| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    })
+    .ok()?;
+    Some(Fingerprint::of(&bytes))
+}
+
+/// What `json` says.
+pub(super) fn find<'a>(json: &'a Value, sent: &Sent) -> Option<Found<'a>> {
+    let result = |text: &'a str| candidate(text).filter(|_| !sent.is(text));
     if let Some(found) = known(json, &result) {
         return Some(found);
     }
-    let refused = ["error", "errors", "detail"].iter().any(|key| json.get(key).is_some_and(says_something));
-    let spoke = refused || json.get("message").is_some_and(says_something);
+    let (refused, spoke) = (refuses(json), speaks(json));
     if let Some(found) = anywhere(json, &|text| match result(text) {
         // Beside an error's text a URL under a strange name leads to its documentation, not to a picture.
         Some(Found::Url(url)) if spoke && !names_a_picture(url) => None,
@@ -72,23 +110,24 @@ pub(super) fn find<'a>(json: &'a Value, sent: Option<&str>) -> Option<Found<'a>>
         return Some(Found::Refusal);
     }
     let place = |text: &'a str| {
-        let fits = !text.is_empty() && text.len() <= 2048 && !is_sent(text, sent) && (!spoke || names_a_picture(text));
+        let fits = !text.is_empty() && text.len() <= 2048 && !sent.is(text) && (!spoke || names_a_picture(text));
         fits.then_some(Found::Odd(text))
     };
     odd(json, &place).or_else(|| spoke.then_some(Found::Refusal))
 }
 
-/// Whether this is the URL that was sent, whatever way it is written.
-pub(super) fn is_sent(text: &str, sent: Option<&str>) -> bool {
-    let url = |text: &str| {
-        let mut url = Url::parse(text.trim()).ok()?;
-        url.set_fragment(None);
-        Some(url)
-    };
-    sent.is_some_and(|sent| text.trim() == sent || url(text).is_some_and(|text| url(sent) == Some(text)))
+/// Whether it says that something went wrong.
+fn refuses(json: &Value) -> bool {
+    ["error", "errors", "detail"].iter().any(|key| json.get(key).is_some_and(says_something))
 }
 
-/// The first https URL (http too, where `http` is allowed) in an upload's reply.
+/// Whether it has words for people, of what went wrong or of anything.
+fn speaks(json: &Value) -> bool {
+    refuses(json) || json.get("message").is_some_and(says_something)
+}
+
+/// The first https URL (http too, where `http` is allowed) in an upload's reply. Beside words for people only what
+/// stands where assets do: another may lead to the documentation of an error, and would be paid for as a reference.
 pub(super) fn asset_url(json: &Value, http: bool) -> Option<&str> {
     let fits = |text: &str| {
         let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
@@ -98,7 +137,14 @@ pub(super) fn asset_url(json: &Value, http: bool) -> Option<&str> {
         Some(Found::Url(url)) if fits(url) => Some(Found::Url(url)),
         _ => None,
     };
-    let found = ASSETS.iter().find_map(|key| anywhere(json.get(key)?, &pick)).or_else(|| anywhere(json, &pick));
+    let (refused, spoke) = (refuses(json), speaks(json));
+    // A bare `url` beside an error is such a place, too.
+    let picture = |text: &str| !refused || names_a_picture(text);
+    let asset = |key: &&str| {
+        let pick = |text| pick(text).filter(|_| *key != "url" || picture(text));
+        anywhere(json.get(*key)?, &pick)
+    };
+    let found = ASSETS.iter().find_map(asset).or_else(|| if spoke { None } else { anywhere(json, &pick) });
     match found {
         Some(Found::Url(url)) => Some(url),
         _ => None,
@@ -305,6 +351,10 @@ mod tests {
 
     use super::*;
 
+    fn find<'a>(json: &'a Value, sent: Option<&str>) -> Option<Found<'a>> {
+        super::find(json, &Sent { url: sent.map(str::to_owned), picture: None })
+    }
+
     fn png() -> Vec<u8> {
         let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
         bytes.extend((0..200_000u32).map(|n| (n % 251) as u8));
@@ -368,6 +418,43 @@ mod tests {
         }
         for broken in ["AAAA=AAAA", "A", "????", "data:image/png,AAAA"] {
             assert!(decode(broken, &mut |_| Ok(())).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_picture_that_was_sent_is_no_result_in_any_form() {
+        let (sent, other) = (png(), [&png()[..], b"x"].concat());
+        let reference = Sent { url: None, picture: Some(Fingerprint::of(&sent)) };
+        for form in [STANDARD.encode(&sent), format!("data:image/png;base64,{}", URL_SAFE_NO_PAD.encode(&sent))] {
+            let refused = json!({"error": "refused by moderation", "image": form});
+            assert_eq!(super::find(&refused, &reference), Some(Found::Refusal));
+            assert_eq!(super::find(&json!({"image": form}), &reference), None);
+            let made = STANDARD.encode(&other);
+            let both = json!({"image": form, "output": made});
+            assert_eq!(super::find(&both, &reference), Some(Found::Encoded(&made)));
+        }
+    }
+
+    #[test]
+    fn an_uploads_refusal_names_no_asset() {
+        let u = "https://assets.example/a.jpg";
+        for json in [
+            json!({"file_urls": [u]}),
+            json!({"message": "ok", "urls": [u]}),
+            json!({"x": {"y": u}}),
+            json!({"error": "", "url": u}),
+            json!({"error": "late", "url": u}),
+        ] {
+            assert_eq!(asset_url(&json, false), Some(u), "{json}");
+        }
+        for json in [
+            json!({"error": "quota exceeded", "docs": "https://docs.example/errors"}),
+            json!({"error": {"code": "TOO_LARGE", "more_info": "https://docs.example/limits"}, "file_urls": []}),
+            json!({"detail": "bad token", "login": "https://cloud.example/login"}),
+            json!({"error": "no", "url": "https://docs.example/errors"}),
+            json!({"message": "see below", "help": "https://docs.example/help"}),
+        ] {
+            assert_eq!(asset_url(&json, false), None, "{json}");
         }
     }
 

@@ -14,6 +14,7 @@ use reqwest::{NoProxy, Proxy};
 use thiserror::Error;
 use url::Url;
 
+use super::deadline::Deadline;
 use super::guard::{Guard, Refused};
 use crate::domain::verdict::{Lost, MAX_WORDS, MaybeSent, NotSent, NotSentKind, tidy};
 
@@ -176,10 +177,7 @@ pub(super) fn lost(error: reqwest::Error) -> Lost {
     let error = error.without_url();
     let message = chain(&error);
     if !error.is_connect() {
-        let message = if error.is_timeout() { "no answer within the time for it".into() } else { message };
-        return Lost::MaybeSent(MaybeSent {
-            message: format!("the request was sent, then the connection was lost: {message}"),
-        });
+        return if error.is_timeout() { too_late() } else { after_sending(&message) };
     }
     let kind = if error.is_dns() {
         NotSentKind::Dns
@@ -189,6 +187,15 @@ pub(super) fn lost(error: reqwest::Error) -> Lost {
         connect_kind(&error)
     };
     Lost::NotSent(NotSent { kind, message: format!("no connection: {message}") })
+}
+
+/// No answer came in time.
+pub(super) fn too_late() -> Lost {
+    after_sending("no answer within the time for it")
+}
+
+fn after_sending(message: &str) -> Lost {
+    Lost::MaybeSent(MaybeSent { message: format!("the request was sent, then the connection was lost: {message}") })
 }
 
 /// Whether our own rules refused an address.
@@ -244,14 +251,14 @@ pub(super) fn chain(error: &dyn StdError) -> String {
 /// A body while it comes.
 pub(super) struct Incoming {
     response: reqwest::Response,
-    idle: Duration,
+    deadline: Deadline,
     /// Bytes that came already.
     pub(super) got: u64,
 }
 
 impl Incoming {
-    pub(super) fn new(response: reqwest::Response, timeout: Duration) -> Self {
-        Self { response, idle: IDLE.min(timeout), got: 0 }
+    pub(super) fn new(response: reqwest::Response, deadline: Deadline) -> Self {
+        Self { response, deadline, got: 0 }
     }
 
     /// The length that was announced.
@@ -261,18 +268,19 @@ impl Incoming {
 
     /// The next piece; `None` at the proper end. The error says how it was lost.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, String> {
-        match tokio::time::timeout(self.idle, self.response.chunk()).await {
-            Ok(Ok(piece)) => {
+        let late = |got| Err(format!("the answer was not whole within its time ({got} bytes came)"));
+        match self.deadline.hold_for(Some(IDLE), self.response.chunk()).await {
+            Some(Ok(piece)) => {
                 self.got += piece.as_ref().map_or(0, |piece| piece.len() as u64);
                 Ok(piece)
             }
-            Ok(Err(error)) if error.is_timeout() => {
-                Err(format!("the answer was not whole within its time ({} bytes came)", self.got))
-            }
-            Ok(Err(error)) => {
+            // Some requests have a time of their own.
+            Some(Err(error)) if error.is_timeout() => late(self.got),
+            Some(Err(error)) => {
                 Err(format!("the answer was cut off after {} bytes: {}", self.got, chain(&error.without_url())))
             }
-            Err(_) => Err(format!("the answer stopped coming after {} bytes", self.got)),
+            None if self.deadline.is_over() => late(self.got),
+            None => Err(format!("the answer stopped coming after {} bytes", self.got)),
         }
     }
 

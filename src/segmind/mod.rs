@@ -19,11 +19,13 @@ use reqwest::{Method, Response};
 use url::Url;
 
 mod body;
+mod deadline;
 mod download;
 mod find;
 mod guard;
 mod http;
 mod key;
+mod lenient;
 mod redact;
 mod reply;
 mod sniff;
@@ -36,7 +38,8 @@ pub use redact::{redact, without_key};
 pub use reply::{Held, Received, write_small};
 pub use sniff::{PictureKind, sniff};
 
-use self::http::{Connections, Incoming, ProxySetting, Use, lost};
+use self::deadline::Deadline;
+use self::http::{Connections, Incoming, ProxySetting, Use, lost, too_late};
 use self::reply::{Content, Words, read_json, read_result, read_words};
 use crate::domain::params::is_loopback;
 use crate::domain::verdict::{
@@ -202,12 +205,13 @@ impl Client {
         into: &Path,
         max_bytes: u64,
         leave: bool,
-        (hidden, sent): (&[AssetUrl], Option<String>),
+        (hidden, sent): (&[AssetUrl], find::Sent),
         rest: &mut Rest,
     ) -> (Verdict, Option<Result<Received, Held>>, Receipt) {
         let started = Instant::now();
         let clean = |text: &str| safe(text, key, hidden);
-        let response = match self.post(&self.model_url, Use::Paid, key, body).await {
+        let mut deadline = Deadline::within(self.timeout);
+        let response = match self.post(&self.model_url, Use::Paid, key, body, &mut deadline).await {
             Ok(response) => response,
             Err(failed) => return (failed.verdict(Endpoint::Model, &clean), None, Receipt::default()),
         };
@@ -220,7 +224,7 @@ impl Client {
         if reply.status == 200 {
             let content_type = tidy(header(&response, CONTENT_TYPE.as_str()).unwrap_or_default(), 100);
             let answer =
-                read_result(Incoming::new(response, self.timeout), &content_type, into, max_bytes, leave, sent).await;
+                read_result(Incoming::new(response, deadline), &content_type, into, max_bytes, leave, sent).await;
             said(&mut reply, answer.words.as_deref(), &clean);
             receipt.request_id = receipt.request_id.or_else(|| answer.request_id.as_deref().map(name_of));
             reply.body = match answer.content {
@@ -239,7 +243,7 @@ impl Client {
                 }
             };
         } else {
-            let Words { said: words, gave_up, .. } = read_words(Incoming::new(response, self.timeout)).await;
+            let Words { said: words, gave_up, .. } = read_words(Incoming::new(response, deadline)).await;
             said(&mut reply, words.as_deref(), &clean);
             reply.gave_up |= gave_up;
         }
@@ -250,12 +254,13 @@ impl Client {
     pub async fn upload(&self, key: &ApiKey, body: Body) -> UploadOutcome {
         let started = Instant::now();
         let clean = |text: &str| safe(text, key, &[]);
-        let response = match self.post(&self.upload_url, Use::Free, key, body).await {
+        let mut deadline = Deadline::within(self.timeout);
+        let response = match self.post(&self.upload_url, Use::Free, key, body, &mut deadline).await {
             Ok(response) => response,
             Err(failed) => return UploadOutcome::Failed(failed.verdict(Endpoint::Upload, &clean)),
         };
         let mut reply = begun(&response, started.elapsed());
-        let incoming = Incoming::new(response, self.timeout);
+        let incoming = Incoming::new(response, deadline);
         if matches!(reply.status, 200..=299) {
             match read_json(incoming).await {
                 Ok(json) => {
@@ -304,7 +309,7 @@ impl Client {
             }
         };
         let status = response.status().as_u16();
-        let (body, ended) = Incoming::new(response, timeout).rest(Vec::new(), 64 * 1024).await;
+        let (body, ended) = Incoming::new(response, Deadline::within(timeout)).rest(Vec::new(), 64 * 1024).await;
         if let (200, Some(http::Ended::Lost(how))) = (status, ended) {
             return Credits::NoAnswer { message: clean(&how) };
         }
@@ -315,18 +320,25 @@ impl Client {
         }
     }
 
-    async fn post(&self, url: &Url, purpose: Use, key: &ApiKey, body: Body) -> Result<Response, Failed> {
+    async fn post(
+        &self,
+        url: &Url,
+        purpose: Use,
+        key: &ApiKey,
+        body: Body,
+        deadline: &mut Deadline,
+    ) -> Result<Response, Failed> {
         let (body, length) = body.open().await.map_err(Failed::Unreadable)?;
         let request = self
             .connections
             .pick(url, purpose)
             .request(Method::POST, url.clone())
-            .timeout(self.timeout)
             .headers(keyed(key))
             .header(CONTENT_TYPE, "application/json")
             .header(CONTENT_LENGTH, length)
             .body(body);
-        request.send().await.map_err(|error| Failed::Lost(lost(error)))
+        let answer = deadline.hold(request.send()).await;
+        answer.ok_or_else(|| Failed::Lost(too_late()))?.map_err(|error| Failed::Lost(lost(error)))
     }
 }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::find::{Found, asset_urls, candidate, decode, find, is_sent, says, words};
+use super::find::{Found, Sent, asset_urls, candidate, decode, find, says, words};
 use super::http::{Ended, Incoming};
+use super::lenient;
 use super::sniff::{PictureKind, SNIFF, sniff};
 use crate::domain::verdict::{speaks_of_timeout, tidy};
 
@@ -86,14 +87,14 @@ fn unusable(what: impl Into<String>, lost: bool) -> Content {
 }
 
 /// Reads the answer of a successful model call. A picture goes to `into`, `max_bytes` at most; where none
-/// came, nothing is left there. `leave`: one that comes in one piece is not written. `sent`: the URL of the reference.
+/// came, nothing is left there. `leave`: one that comes in one piece is not written. `sent`: the reference.
 pub(super) async fn read_result(
     mut body: Incoming,
     content_type: &str,
     into: &Path,
     max_bytes: u64,
     leave: bool,
-    sent: Option<String>,
+    sent: Sent,
 ) -> Answer {
     let head = match body.head(SNIFF).await {
         Ok(head) => head,
@@ -118,8 +119,8 @@ pub(super) async fn read_result(
     let (content_type, into) = (content_type.to_owned(), into.to_path_buf());
     // Megabytes of JSON and base64 are work for a thread of their own.
     let work = tokio::task::spawn_blocking(move || match broke_off {
-        Some(how) => picture_of_broken(&bytes, how, &into, max_bytes, sent.as_deref()),
-        None => interpret(&bytes, &content_type, &into, max_bytes, sent.as_deref()),
+        Some(how) => picture_of_broken(&bytes, how, &into, max_bytes, &sent),
+        None => interpret(&bytes, &content_type, &into, max_bytes, &sent),
     });
     work.await.unwrap_or_else(|_| unusable("the answer could not be read", false).into())
 }
@@ -143,9 +144,9 @@ pub(super) async fn read_words(mut body: Incoming) -> Words {
 
 fn words_of(bytes: &[u8]) -> Words {
     let said = error_words(bytes);
-    let (gave_up, assets) = match serde_json::from_slice::<Value>(bytes) {
-        Ok(json) => (says(&json, &speaks_of_timeout), asset_urls(&json)),
-        Err(_) => (false, Vec::new()),
+    let (gave_up, assets) = match lenient::parse(bytes) {
+        Some(json) => (says(&json, &speaks_of_timeout), asset_urls(&json)),
+        None => (false, Vec::new()),
     };
     let gave_up = gave_up || said.as_deref().is_some_and(speaks_of_timeout);
     Words { said, gave_up, assets }
@@ -158,8 +159,9 @@ pub(super) async fn read_json(mut body: Incoming) -> Result<Value, (Option<Strin
         Some(Ended::Lost(how)) => Err((None, unusable(how, true))),
         Some(Ended::TooLong) => Err((None, unusable("the answer was too long", false))),
         None if !is_modest(&bytes) => Err((None, unusable(far_too_many(&bytes), false))),
-        None => serde_json::from_slice(&bytes)
-            .map_err(|_| (error_words(&bytes), unusable(format!("the answer was no JSON: {}", start(&bytes)), false))),
+        None => lenient::parse(&bytes).ok_or_else(|| {
+            (error_words(&bytes), unusable(format!("the answer was no JSON: {}", start(&bytes)), false))
+        }),
     }
 }
 
@@ -316,9 +318,9 @@ fn to_disk(place: Place, into: &Path, written: u64, pieces: Vec<u8>) -> Result<P
 
 /// An answer that broke off. JSON that has its own end came whole, and only the connection's end is missing; a
 /// bare URL or bare base64 may have been cut anywhere, so it is none.
-fn picture_of_broken(bytes: &[u8], how: String, into: &Path, max_bytes: u64, sent: Option<&str>) -> Answer {
+fn picture_of_broken(bytes: &[u8], how: String, into: &Path, max_bytes: u64, sent: &Sent) -> Answer {
     let bytes = without_mark(bytes);
-    let json: Option<Value> = is_modest(bytes).then(|| serde_json::from_slice(bytes).ok()).flatten();
+    let json = is_modest(bytes).then(|| lenient::parse(bytes)).flatten();
     let content = json.as_ref().and_then(|json| find(json, sent)).map(|found| taken(found, into, max_bytes));
     match (json, content) {
         (Some(json), Some(content @ (Content::Picture(_) | Content::Link(_) | Content::Held(_)))) => {
@@ -337,15 +339,14 @@ fn request_id(json: &Value) -> Option<String> {
     ["request_id", "requestId"].iter().find_map(|key| json.get(*key)?.as_str().map(str::to_owned))
 }
 
-fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64, sent: Option<&str>) -> Answer {
+fn interpret(bytes: &[u8], content_type: &str, into: &Path, max_bytes: u64, sent: &Sent) -> Answer {
     let bytes = without_mark(bytes);
     if !is_modest(bytes) {
         return unusable(far_too_many(bytes), false).into();
     }
-    let json: Option<Value> = serde_json::from_slice(bytes).ok();
-    let Some(json) = json else {
+    let Some(json) = lenient::parse(bytes) else {
         // A bare URL or bare base64, as some services answer.
-        let text = std::str::from_utf8(bytes).ok().filter(|text| !is_sent(text, sent));
+        let text = std::str::from_utf8(bytes).ok().filter(|text| !sent.is(text));
         let found = text.and_then(candidate);
         let content = match found {
             Some(found) => taken(found, into, max_bytes),
@@ -458,7 +459,7 @@ fn looks_like_html(bytes: &[u8]) -> bool {
 
 /// What an error's body says: the words of JSON, the text of HTML, or plain text.
 pub(super) fn error_words(bytes: &[u8]) -> Option<String> {
-    if let Ok(json) = serde_json::from_slice::<Value>(bytes) {
+    if let Some(json) = lenient::parse(bytes) {
         return match json {
             Value::String(text) => Some(text),
             Value::Null => None,

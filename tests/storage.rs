@@ -8,10 +8,11 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use support::faults::{Mount, Space, alone};
+use support::faults::{Mount, Space, alone, by, can, strace_lacks};
 use support::{Answer, Gate, Site};
 
 /// What befalls a filesystem: the words that `status` has for it when it looks, and when it was writing.
@@ -245,4 +246,33 @@ fn a_bad_errors_folder_holds_what_was_bought() {
 #[test]
 fn a_bad_state_directory_holds_what_was_bought() {
     alone(Space::Mounts, || what_was_bought_is_kept("state"));
+}
+
+#[test]
+fn a_retry_from_another_filesystem_puts_a_drop_into_the_inbox_at_one_moment() {
+    alone(Space::Mounts, || {
+        let (site, _mount) = site_with("errors");
+        site.api.on_model(|call| if call.nth == 1 { Answer::error(422, "no") } else { call.good() });
+        site.put("inbox/a.txt", "a look");
+        site.put_picture("inbox/a.jpg");
+        assert_eq!(site.once(), 3, "{}", site.describe());
+        if !can("strace", strace_lacks) {
+            return site.give_up();
+        }
+        let log = site.path("strace.log");
+        let mut command = site.command();
+        command.args(["retry", "--all"]);
+        let traced = ["strace", "-f", "-e", "trace=write,renameat2", "-o", log.to_str().unwrap()].map(OsStr::new);
+        let out = by(&traced, &command).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let log = std::fs::read_to_string(log).unwrap();
+        let lines: Vec<&str> = log.lines().collect();
+        let named = |name: &str| lines.iter().position(|l| l.contains("renameat2") && l.contains(name)).unwrap();
+        let (sidecar, picture) = (named("\"a.txt\""), named("\"a.jpg\""));
+        assert!(sidecar < picture, "{log}");
+        // Copied before, both of them.
+        assert!(!lines[sidecar..picture].iter().any(|line| line.contains("write(")), "{log}");
+        assert!(site.names("errors").is_empty(), "{:?}", site.names("errors"));
+        assert_eq!((site.once(), site.results().len()), (0, 1), "{}", site.describe());
+    });
 }

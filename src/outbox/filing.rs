@@ -76,6 +76,60 @@ pub fn move_file(filing: &Move<'_>) -> Result<Moved, OutboxError> {
     Ok(moved)
 }
 
+/// A whole copy of a file on its target's filesystem, under a hidden name: gone again unless it is [put](put).
+pub struct Staged<'a> {
+    draft: Draft<'a>,
+    /// The source, as it was when the copy was compared with it.
+    source: Entry,
+}
+
+/// Copies a file that has to change its filesystem into `stage`, synced and compared, so that several can be put in
+/// their places at one moment. `None`: a rename will do.
+pub fn stage<'a>(m: &Move<'_>, stage: &'a Folder) -> Result<Option<Staged<'a>>, OutboxError> {
+    let gone = || OutboxError::Gone { path: m.from_rel.under(m.from_root).join(m.from_name) };
+    let from = Folder::existing(m.from_root, m.from_rel)?.ok_or_else(gone)?;
+    if from.stat()?.st_dev == stage.stat()?.st_dev {
+        return Ok(None);
+    }
+    let before = from.look(m.from_name)?.filter(Entry::is_file).ok_or_else(gone)?;
+    let draft = draft(m, &from, stage)?;
+    match from.look(m.from_name)? {
+        Some(source) if state(&source) == state(&before) => Ok(Some(Staged { draft, source })),
+        _ => Err(OutboxError::Changed { path: from.at(m.from_name) }),
+    }
+}
+
+/// Gives a staged copy its name.
+pub fn put<'a>(m: &Move<'_>, staged: Staged<'a>) -> Result<Put, OutboxError> {
+    let Staged { draft, source } = staged;
+    draft.publish(&Folder::made(m.to_root, m.to_rel)?, m.to_name)?;
+    Ok(Put { source })
+}
+
+/// A file whose copy stands.
+pub struct Put {
+    source: Entry,
+}
+
+/// Unlinks the source of what was put, unless it was touched since it was copied.
+pub fn take_source_away(m: &Move<'_>, put: &Put) -> Result<(), OutboxError> {
+    let Some(from) = Folder::existing(m.from_root, m.from_rel)? else { return Ok(()) };
+    match from.look(m.from_name)? {
+        None => Ok(()),
+        Some(now) if state(&now) == state(&put.source) => {
+            from.remove(m.from_name)?;
+            from.sync()
+        }
+        Some(_) => Err(OutboxError::Changed { path: from.at(m.from_name) }),
+    }
+}
+
+/// What changes when a file is touched.
+fn state(entry: &Entry) -> (u64, i128, i128, u64) {
+    let facts = &entry.facts;
+    (facts.size, facts.mtime_ns.into(), facts.ctime_ns.into(), facts.ino)
+}
+
 fn move_unsynced(m: &Move<'_>, unsynced: &mut Unsynced) -> Result<Moved, OutboxError> {
     let gone = || OutboxError::Gone { path: m.from_rel.under(m.from_root).join(m.from_name) };
     let from = Folder::existing(m.from_root, m.from_rel)?;
@@ -127,16 +181,21 @@ fn copy(m: &Move<'_>, from: &Folder, to: &Folder) -> Result<(), OutboxError> {
     if to.look(m.to_name)?.is_some() {
         return if equal(m, from, to)? { to.sync() } else { Err(OutboxError::Taken { path: to.at(m.to_name) }) };
     }
-    let (mut source, path) = (from.open(m.from_name)?, from.at(m.from_name));
     let stage = m.stage.map(Folder::root).transpose()?;
-    let mut draft = Draft::new(stage.as_ref().unwrap_or(to), random_name()?)?;
+    draft(m, from, stage.as_ref().unwrap_or(to))?.publish(to, m.to_name)
+}
+
+/// A copy in `into`, synced and compared.
+fn draft<'a>(m: &Move<'_>, from: &Folder, into: &'a Folder) -> Result<Draft<'a>, OutboxError> {
+    let (mut source, path) = (from.open(m.from_name)?, from.at(m.from_name));
+    let mut draft = Draft::new(into, random_name()?)?;
     draft.copy_from(&mut source, &path)?;
     draft.look_like(&source);
     draft.sync()?;
     if draft.read_back()? != fingerprint(&mut source, &path)? {
         return Err(OutboxError::Changed { path });
     }
-    draft.publish(to, m.to_name)
+    Ok(draft)
 }
 
 /// Unlinks the source, if the copy at the new place holds what it holds now.
@@ -151,7 +210,6 @@ fn unlink_source(m: &Move<'_>, from: &Folder, to: &Folder) -> Result<(), OutboxE
 /// Whether both places hold the same bytes, and the source was not touched while they were compared.
 fn equal(m: &Move<'_>, from: &Folder, to: &Folder) -> Result<bool, OutboxError> {
     let Some(mut there) = open_if_file(to, m.to_name)? else { return Ok(false) };
-    let state = |entry: Option<Entry>| entry.map(|e| (e.facts.size, e.facts.mtime_ns, e.facts.ctime_ns, e.facts.ino));
     let before = from.look(m.from_name)?;
     let (mut here, path) = (from.open(m.from_name)?, from.at(m.from_name));
     let same = fingerprint(&mut here, &path)? == fingerprint(&mut there, &to.at(m.to_name))?;
@@ -160,7 +218,7 @@ fn equal(m: &Move<'_>, from: &Folder, to: &Folder) -> Result<bool, OutboxError> 
         (Some(a), Some(b)) => !same_inode(&a.facts, &b.facts),
         _ => false,
     };
-    Ok(same && two_files && state(before) == state(after))
+    Ok(same && two_files && before.as_ref().map(state) == after.as_ref().map(state))
 }
 
 fn open_if_file(folder: &Folder, name: &OsStr) -> Result<Option<File>, OutboxError> {

@@ -109,8 +109,24 @@ impl Listings {
 
     fn has(&self, folder: &Folder, name: &OsStr) -> Result<bool, OutboxError> {
         let (id, _) = state(folder)?;
-        if let Some(listing) = self.lock().get(&id) {
-            return Ok(listing.folded.contains(&fold(name)));
+        let listed = |known: &HashMap<Id, Listing>| {
+            known.get(&id).map(|listing| (listing.folded.contains(&fold(name)), listing.ours))
+        };
+        let found = listed(&self.lock());
+        match found {
+            Some((false, _)) => return Ok(false),
+            Some((true, false)) => return Ok(true),
+            // While we put names there the folder's mtime says nothing of those that others take away.
+            Some((true, true)) if folder.look(name)?.is_some() => return Ok(true),
+            Some((true, true)) => {
+                self.lock().remove(&id);
+                self.refresh(folder)?;
+            }
+            None => {}
+        }
+        let found = listed(&self.lock());
+        if let Some((has, _)) = found {
+            return Ok(has);
         }
         // Pushed out by others meanwhile.
         Ok(folder.names()?.iter().any(|(there, _)| fold(there) == fold(name)))
@@ -211,6 +227,30 @@ mod tests {
         let known = listings.lock();
         let listing = known.values().next().unwrap();
         assert_eq!((known.len(), listing.folded.len()), (1, 49));
+    }
+
+    #[test]
+    fn a_name_that_others_took_away_is_free_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let rel = RelPath::root();
+        let listings = Listings::new();
+        let names = |n| vec![result_name(OsStr::new("x"), n, "png", false)];
+        let choose =
+            || listings.choose_number(&[Wanted { root: dir.path(), rel: &rel, names: &names }], |_| false).unwrap();
+        for wanted in 1..=3 {
+            assert_eq!(choose(), wanted);
+            fs::write(dir.path().join(&names(wanted)[0]), "x").unwrap();
+            listings.added(dir.path(), &rel, &[&names(wanted)[0]]).unwrap();
+        }
+        // Removed between our look and our own next file, whose mtime covers it.
+        fs::remove_file(dir.path().join(&names(2)[0])).unwrap();
+        fs::write(dir.path().join("y"), "y").unwrap();
+        listings.added(dir.path(), &rel, &[OsStr::new("y")]).unwrap();
+        assert_eq!(choose(), 2);
+        // In other letters it is taken still.
+        fs::write(dir.path().join("X (2).PNG"), "x").unwrap();
+        listings.added(dir.path(), &rel, &[OsStr::new("X (2).PNG")]).unwrap();
+        assert_eq!(choose(), 4);
     }
 
     #[test]

@@ -182,6 +182,11 @@ impl Mount {
     }
 }
 
+/// What keeps calls from being watched.
+pub fn strace_lacks() -> Option<String> {
+    Command::new("strace").arg("-V").output().is_err().then(|| "no strace (Debian: strace)".into())
+}
+
 /// System calls of a running daemon that fail for as long as this lives.
 #[derive(Debug)]
 pub struct Injected {

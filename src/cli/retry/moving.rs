@@ -10,7 +10,7 @@ use crate::domain::names::SetNames;
 use crate::engine::site::{INNER_WORKING, Site};
 use crate::ledger::Ledger as _;
 use crate::outbox::OutboxError;
-use crate::outbox::filing::{Move, move_file};
+use crate::outbox::filing::{self, Move, move_file};
 use crate::outbox::folder::Folder;
 use crate::outbox::listing::{Listings, Wanted};
 use crate::outbox::note::take_away_if_ours;
@@ -133,38 +133,63 @@ fn move_all(places: &Places, drop: &Failed) -> Result<Vec<OsString>, String> {
 }
 
 /// The error, and what could not be taken back, in words.
+///
+/// What has to be copied is copied first, and then all of it gets its names at one moment: a sidecar that lies in the
+/// inbox alone for long is a drop of its own.
 fn move_under(places: &Places, drop: &Failed, names: &[OsString]) -> Result<(), (OutboxError, Option<String>)> {
-    for (i, (old, new)) in drop.members.iter().zip(names).enumerate() {
-        let done = move_file(&Move {
-            from_root: &places.errors,
-            from_rel: &drop.folder,
-            from_name: old,
-            to_root: &places.inbox,
-            to_rel: &drop.folder,
-            to_name: new,
-            print: None,
-            stage: Some(&places.stage),
-        });
+    let stage = Folder::root(&places.stage).map_err(|e| (e, None))?;
+    let moves: Vec<_> = drop.members.iter().zip(names).map(|(old, new)| there(places, drop, old, new)).collect();
+    let staged: Result<Vec<_>, _> = moves.iter().map(|one| filing::stage(one, &stage)).collect();
+    let mut copied = Vec::new();
+    for (i, staged) in staged.map_err(|e| (e, None))?.into_iter().enumerate() {
+        let done = match staged {
+            Some(staged) => filing::put(&moves[i], staged).map(|put| copied.push((i, put))),
+            None => move_file(&moves[i]).map(|_| ()),
+        };
         let Err(cause) = done else { continue };
         let mut stranded = Vec::new();
         for (old, new) in drop.members.iter().zip(names).take(i) {
-            let back = move_file(&Move {
-                from_root: &places.inbox,
-                from_rel: &drop.folder,
-                from_name: new,
-                to_root: &places.errors,
-                to_rel: &drop.folder,
-                to_name: old,
-                print: None,
-                stage: None,
-            });
-            if let Err(e) = back {
+            if let Err(e) = move_file(&back(places, drop, old, new)) {
                 stranded.push(format!("{} is in the inbox and could not be taken back: {e}", show(new)));
             }
         }
         return Err((cause, (!stranded.is_empty()).then(|| stranded.join("; "))));
     }
+    for (i, put) in &copied {
+        if let Err(e) = filing::take_source_away(&moves[*i], put) {
+            let stays = format!("{} is in the inbox, and stays in errors, too", show(&names[*i]));
+            return Err((e, Some(stays)));
+        }
+    }
     Ok(())
+}
+
+/// From errors into the inbox.
+fn there<'a>(places: &'a Places, drop: &'a Failed, old: &'a OsStr, new: &'a OsStr) -> Move<'a> {
+    Move {
+        from_root: &places.errors,
+        from_rel: &drop.folder,
+        from_name: old,
+        to_root: &places.inbox,
+        to_rel: &drop.folder,
+        to_name: new,
+        print: None,
+        stage: Some(&places.stage),
+    }
+}
+
+/// From the inbox into errors again.
+fn back<'a>(places: &'a Places, drop: &'a Failed, old: &'a OsStr, new: &'a OsStr) -> Move<'a> {
+    Move {
+        from_root: &places.inbox,
+        from_rel: &drop.folder,
+        from_name: new,
+        to_root: &places.errors,
+        to_rel: &drop.folder,
+        to_name: old,
+        print: None,
+        stage: None,
+    }
 }
 
 /// A note that we wrote and nobody edited goes; what is to be said of one that stays.

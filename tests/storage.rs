@@ -248,6 +248,46 @@ fn a_bad_state_directory_holds_what_was_bought() {
     alone(Space::Mounts, || what_was_bought_is_kept("state"));
 }
 
+/// A folder's filesystem goes while an answer is on its way: nothing is put where it will be hidden.
+fn what_is_unmounted_is_waited_for(folder: &str) {
+    let (site, mount) = site_with(folder);
+    let gate = Gate::default();
+    let held = gate.clone();
+    site.api.on_model(move |call| if call.prompt == "held" { call.good().after(&held) } else { call.good() });
+    let daemon = site.run();
+    site.a_later_drop_is_done();
+    site.put("inbox/held.txt", "held");
+    site.put_picture("inbox/held.jpg");
+    site.wait("it is sent", || site.api.calls_with("held") == 1);
+    mount.also_at(&site.path("backdoor"));
+    mount.unmount();
+    site.put_picture("inbox/then.jpg");
+    wait_paused(&site, folder, &["not mounted"]);
+    gate.open();
+    site.wait("its picture is kept", || {
+        site.names("state/spool").iter().any(|name| !name.ends_with(".part")) || folder != "outbox"
+    });
+    site.wait("it tried to go on", || site.logs().matches("not mounted").count() >= 2);
+    assert!(site.names(folder).is_empty(), "{:?}", site.names(folder));
+    assert_eq!(site.api.calls().len(), 2, "{}", site.describe());
+    let _again = Mount::again_at(site.path(folder), &site.path("backdoor"));
+    for name in ["held.jpg", "then.jpg"] {
+        site.wait_archived(name);
+    }
+    site.wait_running();
+    assert_eq!((site.api.calls().len(), site.results().len(), daemon.stop()), (3, 3, 0), "{}", site.describe());
+}
+
+#[test]
+fn an_outbox_that_is_unmounted_is_waited_for() {
+    alone(Space::Mounts, || what_is_unmounted_is_waited_for("outbox"));
+}
+
+#[test]
+fn an_archive_that_is_unmounted_is_waited_for() {
+    alone(Space::Mounts, || what_is_unmounted_is_waited_for("archive"));
+}
+
 #[test]
 fn a_retry_from_another_filesystem_puts_a_drop_into_the_inbox_at_one_moment() {
     alone(Space::Mounts, || {

@@ -174,6 +174,7 @@ pub(super) fn put_out(
     unsynced: &mut Unsynced,
 ) -> Result<(), OutboxError> {
     let ShotState::Publishing { picture, name } = &shot.state else { return Ok(()) };
+    ctx.site.keep_mounted(&ctx.site.outbox)?;
     let provenance = provenance(ctx, open, frozen, shot, picture, name).to_bytes();
     let delivery = Delivery {
         spool: &ctx.spool,

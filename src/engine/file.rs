@@ -155,6 +155,7 @@ pub(super) fn move_all(
 ) -> Result<(), OutboxError> {
     let root = if filing.fate == Fate::Archive { &ctx.site.archive } else { &ctx.site.errors };
     let rel = &open.drop.folder;
+    ctx.site.keep_mounted(root)?;
     if let Some(name) = &filing.note {
         let text = note_of(ctx, open).text();
         let print = Fingerprint::of(text.as_bytes());

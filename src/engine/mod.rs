@@ -247,7 +247,10 @@ impl Engine {
                 }
                 () = watched(self.watcher.clone()) => self.drain_hints(),
                 () = Pulse::asked(self.pulse.as_mut()) => {}
-                () = mounted(self.mounts.as_ref()) => self.inbox_doubted = true,
+                () = mounted(self.mounts.as_ref()) => {
+                    self.inbox_doubted = true;
+                    self.look_at_folders();
+                }
                 () = replaced(self.around.as_ref()) => self.inbox_doubted = true,
                 Some(ended) = self.tasks.join_next() => {
                     if ended.is_err_and(|e| e.is_panic()) {

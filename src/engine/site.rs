@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::domain::ids::{RelPath, show};
+use crate::outbox::OutboxError;
 use crate::outbox::folder::Folder;
 use crate::outbox::fskind::filesystem_kind;
 use crate::outbox::overlap::{Overlap, same_or_nested};
@@ -240,8 +241,28 @@ impl Site {
         found.or_else(|| {
             // Another directory stands there than the one that was looked at: it may be anybody's.
             let same = self.own().iter().zip(&self.ids).all(|((_, path), then)| id(path) == *then);
-            if same { None } else { self.overlap().err().map(|e| e.to_string()) }
+            if same {
+                return None;
+            }
+            let unmounted = self.own().into_iter().find(|(_, path)| self.is_unmounted(path));
+            unmounted
+                .map(|(_, path)| OutboxError::Unmounted { path: path.to_path_buf() }.to_string())
+                .or_else(|| self.overlap().err().map(|e| e.to_string()))
         })
+    }
+
+    /// Whether what stands at the place of one of our own folders is but the directory that its filesystem was mounted at:
+    /// what is put there is hidden when it is mounted again.
+    pub fn is_unmounted(&self, root: &Path) -> bool {
+        let before = self.own().iter().zip(&self.ids).find(|((_, path), _)| *path == root).and_then(|(_, then)| *then);
+        let Some((_, now)) = before.zip(id(root)).filter(|(before, now)| before.0 != now.0) else { return false };
+        let around = fs::canonicalize(root).ok().and_then(|place| place.parent().and_then(id));
+        around.is_some_and(|around| around.0 == now.0)
+    }
+
+    /// [`Self::is_unmounted`], as an error.
+    pub fn keep_mounted(&self, root: &Path) -> Result<(), OutboxError> {
+        if self.is_unmounted(root) { Err(OutboxError::Unmounted { path: root.to_path_buf() }) } else { Ok(()) }
     }
 }
 

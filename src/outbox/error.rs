@@ -71,6 +71,12 @@ pub enum OutboxError {
         /// The root.
         path: PathBuf,
     },
+    /// A root that was a filesystem of its own is not mounted any more. Passes when it is.
+    #[error("{}: is not mounted any more: mount it again, or restart the daemon if it is to stay so", show(.path.as_os_str()))]
+    Unmounted {
+        /// The root.
+        path: PathBuf,
+    },
     /// Something stands in the way below a root. Lasts until a person clears it; concerns this place only.
     #[error("{}: {what}", show(.path.as_os_str()))]
     Obstructed {
@@ -138,6 +144,7 @@ impl OutboxError {
             | Self::ReadOnly { path, .. }
             | Self::Denied { path, .. }
             | Self::RootMissing { path }
+            | Self::Unmounted { path }
             | Self::Obstructed { path, .. }
             | Self::Changed { path }
             | Self::Gone { path }

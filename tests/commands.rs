@@ -529,6 +529,20 @@ fn retry_sends_what_was_not_delivered_and_again_sends_all() {
 }
 
 #[test]
+fn what_came_back_is_counted_among_all_that_were_wanted() {
+    let api = Api::start(Options::default());
+    let home = Home::on(&api.url());
+    home.picture("inbox/a.jpg");
+    home.write("inbox/a.toml", "prompt = \"p sandbox:status=400 sandbox:once\"\nseeds = [1, 2, 3, 4]\n");
+    home.with(&["run", "--once"]).ends(3);
+    home.with(&["retry", "--all"]).ok();
+    home.with(&["run", "--once"]).ok();
+    let history = home.with(&["history", "--json"]).ok().out;
+    let rows: Vec<serde_json::Value> = history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(!rows.is_empty() && rows.iter().all(|row| row["shots"] == 4), "{history}");
+}
+
+#[test]
 fn retry_takes_a_free_name_for_the_whole_set_and_overwrites_nothing() {
     let home = Home::new();
     home.picture("errors/cafe/a.jpg");

@@ -533,6 +533,75 @@ fn a_sidecar_that_comes_after_a_picture_that_was_never_sent_is_not_told_that_it_
 }
 
 #[test]
+fn a_late_sidecar_of_the_very_name_in_work_goes_as_soon_as_that_is_done() {
+    let site = Site::new();
+    site.set("watch.lone_wait", "100ms").set("watch.give_up", "10m");
+    let gate = support::Gate::default();
+    let opens = gate.clone();
+    site.api.on_model(move |call| call.good().after(&opens));
+    site.put("inbox/c/x.txt", "a look");
+    site.put_picture("inbox/c/x.jpg");
+    let _daemon = site.run();
+    site.wait_for("working/c/x.jpg");
+    site.put("inbox/c/x.txt", "another look");
+    site.wait("it says why it waits", || site.logs().contains("in work just now"));
+    assert!(site.has("inbox/c/x.txt"));
+    gate.open();
+    // No scan is due for minutes.
+    site.wait_for("errors/c/x.txt");
+    assert!(site.note("errors/c/x.error.txt").contains("came after x.jpg"));
+    assert_eq!(site.api.calls().len(), 1);
+}
+
+#[test]
+fn a_text_with_nul_bytes_is_no_prompt() {
+    let site = Site::new();
+    site.put("inbox/a.txt", "p\0r\0o\0m\0p\0t\0");
+    site.put_picture("inbox/a.jpg");
+    assert_eq!(site.once(), 3, "{}", site.describe());
+    let note = site.note("errors/a.error.txt");
+    assert!(note.contains("NUL") && note.contains("UTF-8"), "{note}");
+    assert!(site.api.calls().is_empty());
+}
+
+#[test]
+fn the_note_of_a_drop_goes_when_its_files_were_mended_and_brought_back() {
+    let site = Site::new();
+    let wrong = "promt = 'a look'";
+    site.put("inbox/l/a.toml", wrong);
+    site.put_picture("inbox/l/a.jpg");
+    let brought_back = |name: &str| {
+        std::fs::rename(site.path("errors/l").join(name), site.path("inbox/l").join(name)).unwrap();
+    };
+    assert_eq!(site.once(), 3, "{}", site.describe());
+    // Not mended: it has one note as before, under the same name.
+    ["a.toml", "a.jpg"].map(brought_back);
+    assert_eq!(site.once(), 3, "{}", site.describe());
+    assert_eq!(site.names("errors/l"), ["a.error.txt", "a.jpg", "a.toml"]);
+    ["a.toml", "a.jpg"].map(brought_back);
+    site.forget(wrong.as_bytes());
+    site.put("inbox/l/a.toml", "prompt = 'a look'");
+    assert_eq!(site.once(), 0, "{}", site.describe());
+    assert!(site.names("errors").is_empty(), "{:?}", site.names("errors"));
+}
+
+#[test]
+fn a_note_says_which_sidecar_other_pictures_took_along() {
+    let site = Site::new();
+    site.put("inbox/x.txt", "for both");
+    site.put_picture("inbox/x.jpg");
+    site.put("inbox/x.png", support::pictures::png(3));
+    site.api.on_model(|call| if call.n == 1 { support::Answer::error(400, "no") } else { call.good() });
+    let daemon = site.run();
+    site.wait("one is done, and one failed", || {
+        site.names("errors").len() == 2 && site.names("archive").len() == 2 && site.is_empty()
+    });
+    assert_eq!(daemon.stop(), 0);
+    let note = site.note("errors/x.error.txt").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(note.contains("Bring x.txt along"), "{note}");
+}
+
+#[test]
 fn what_cannot_be_put_anywhere_is_not_uploaded_at_each_scan() {
     let site = Site::new();
     site.set("watch.backend", "poll").set("watch.poll_interval", "200ms").set("reference.upload_cache", "0s");

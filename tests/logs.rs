@@ -49,6 +49,25 @@ fn each_step_of_a_drop_is_one_object_with_drop_folder_request_and_verdict() {
 }
 
 #[test]
+fn more_is_logged_where_that_is_asked_for() {
+    let mut lines = Vec::new();
+    for flags in [&[][..], &["-v"]] {
+        let site = Site::new();
+        site.put_picture("inbox/a.jpg");
+        let mut command = site.command();
+        command.args(["run", "--once"]).args(flags);
+        assert_eq!(Daemon::spawn(command, &site.next_log()).ends(), 0, "{}", site.describe());
+        let log = site.logs();
+        let all =
+            ["scanned", "planned", "uploaded", "answered"].iter().all(|word| log.contains(&format!("DEBUG {word}")));
+        assert_eq!(all, !flags.is_empty(), "{log}");
+        assert!(!log.contains(support::KEY), "{log}");
+        lines.push(log.lines().count());
+    }
+    assert!(lines[0] < lines[1], "{lines:?}");
+}
+
+#[test]
 fn a_shot_that_is_sent_again_and_then_refused_says_so_with_the_services_request() {
     let site = Site::new();
     site.put("inbox/a.txt", "a look without a picture");

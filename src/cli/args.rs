@@ -1,6 +1,6 @@
 //! The command line's shape: every command, flag and help text, and nothing of what they do.
 //!
-//! A usage error ends with exit code 2, as clap does it; the codes of the commands stand in [`EXIT_CODES`].
+//! A usage error ends with exit code 2, as clap does it; the codes of the commands stand in [`AFTER_HELP`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,16 +10,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::service::logging;
 
-/// The exit codes, as help and man page show them.
-pub const EXIT_CODES: &str = "\
-Exit codes:
-  0  good
-  1  unexpected
-  2  usage or configuration
-  3  some drops failed
-  4  paused or limited
-  5  another daemon holds this inbox or state directory";
-
+/// How to begin, what is read from where, and the exit codes: at the end of the help and of the man page.
 const AFTER_HELP: &str = "\
 First steps:
   reimagined demo                try it, with no key and no money
@@ -33,7 +24,7 @@ directory (~/.config/reimagined), else in the system's (/etc/reimagined).
 Environment:
   REIMAGINED_CONFIG    the configuration file
   REIMAGINED_LOG       what is logged: error, warn, info, debug, trace, or a filter such as
-                       reimagined::inbox=trace,warn
+                       reimagined::engine=debug,warn
   SEGMIND_API_KEY      the API key; the systemd credential segmind-api-key goes before it,
                        `key_file` in the configuration after it
   HTTPS_PROXY          the proxy to go through
@@ -43,9 +34,9 @@ Exit codes:
   0  good
   1  unexpected
   2  usage or configuration
-  3  some drops failed
+  3  some drops failed, or a preset is broken
   4  paused or limited
-  5  another daemon holds this inbox or state directory";
+  5  another daemon holds this inbox, one around it, or the state directory";
 
 /// A watch folder for Bria Reimagine: drop pictures in, get them back reimagined.
 ///
@@ -432,7 +423,6 @@ mod tests {
     #[test]
     fn the_definitions_hold_together() {
         Cli::command().debug_assert();
-        assert!(AFTER_HELP.ends_with(EXIT_CODES));
     }
 
     #[test]

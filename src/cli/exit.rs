@@ -55,6 +55,7 @@ impl Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(e: std::io::Error) -> Self {
-        Self::unexpected(e.to_string())
+        // Whatever else fails has an error of its own, with its place.
+        Self::unexpected(format!("the output can't be written: {e}"))
     }
 }

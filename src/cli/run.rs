@@ -399,7 +399,9 @@ fn held(error: &LockError, what: &str, path: &Path) -> Failure {
         LockError::Held { .. } | LockError::Taken { .. } => {
             Failure::new(Code::Held, format!("another daemon holds this {what} {}: {error}", path.display()))
         }
-        LockError::Io { .. } => Failure::usage(error.to_string()),
+        LockError::Io { .. } => Failure::usage(format!(
+            "the {what} can't be locked: {error}; give this user the right to write there, or run it as the daemon's user"
+        )),
     }
 }
 

@@ -71,7 +71,10 @@ pub fn state_home(env: Env<'_>) -> Option<PathBuf> {
 /// `$HOME`, else what the system knows of the user.
 pub fn home(env: Env<'_>) -> Option<PathBuf> {
     let home = set(env, "HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    home.or_else(|| directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned()))
+    // The crate takes a relative $HOME as it is, too.
+    home.or_else(|| {
+        directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned()).filter(|home| home.is_absolute())
+    })
 }
 
 /// A base directory as the XDG specification has it: a relative path in the variable counts as none.

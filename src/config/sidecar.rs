@@ -24,6 +24,11 @@ pub fn parse_txt(bytes: &[u8], label: &str) -> Result<Told<Layer>, Problems> {
     if prompt.is_empty() {
         return Err(doc.problem(0, None, "is blank: write the prompt into it, or take it away").into());
     }
+    if let Some(at) = doc.text.find('\0') {
+        return Err(doc
+            .problem(at, None, "holds NUL bytes, so it is no text (perhaps UTF-16): save it as UTF-8")
+            .into());
+    }
     let mut layer = Layer::new();
     let line = Some(doc.line(doc.text.len() - doc.text.trim_start().len()));
     let origin = Origin { by: By::Text, source: label.into(), line };

@@ -35,6 +35,11 @@ pub fn size(text: &str) -> Result<u64, String> {
 
 /// A duration as a configuration would say it: `3m 15s`.
 pub fn show_duration(duration: Duration) -> String {
+    // A signed duration has no unit above hours.
+    let day = 24 * 3600;
+    if duration.subsec_nanos() == 0 && duration.as_secs() >= 2 * day && duration.as_secs().is_multiple_of(day) {
+        return format!("{}d", duration.as_secs() / day);
+    }
     let printer = jiff::fmt::friendly::SpanPrinter::new();
     jiff::SignedDuration::try_from(duration)
         .map_or_else(|_| format!("{} s", duration.as_secs()), |exact| printer.duration_to_string(&exact))
@@ -43,6 +48,16 @@ pub fn show_duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_said_as_a_configuration_would_say_them() {
+        for text in ["90s", "5m", "2h", "24h", "36h", "400d", "2d", "150ms"] {
+            let said = duration(text).map(show_duration);
+            let read = said.clone().and_then(|said| duration(&said));
+            assert_eq!(read, duration(text), "{text}: {said:?}");
+        }
+        assert_eq!(duration("400d").map(show_duration), Ok("400d".into()));
+    }
 
     #[test]
     fn durations_are_read_as_people_write_them() {

@@ -51,6 +51,12 @@ impl Engine {
                 return self.step(id, no, ShotEvent::Fail { reason, billed: Billed::No });
             }
         };
+        tracing::debug!(
+            verdict = outcome.verdict.label(),
+            took_ms = outcome.elapsed.as_millis() as u64,
+            request_id = outcome.receipt.request_id,
+            "answered"
+        );
         self.ctx.tell.say(&News::Answered {
             verdict: outcome.verdict.label(),
             took: outcome.elapsed,
@@ -276,6 +282,7 @@ impl Engine {
 
     /// Starts the free probe of a pause.
     pub(super) fn probe(&mut self) {
+        tracing::debug!("asking for the credits, since it is paused");
         let ctx = self.ctx.clone();
         self.spawn(async move {
             // A key may have been changed while it ran.

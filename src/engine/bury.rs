@@ -4,6 +4,7 @@ use crate::domain::arrivals::{Candidate, CandidateKind};
 use crate::domain::ids::{Mono, Place, show};
 use crate::ledger::Member;
 
+use super::file::DROP_BOTH;
 use super::read::FOREIGN;
 use super::works::Work;
 use super::{Engine, Planning, send};
@@ -91,8 +92,8 @@ fn late(after: &std::ffi::OsStr, sent_unix_ms: Option<i64>) -> String {
     match at {
         Some(at) => {
             let time = at.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M").to_string();
-            format!("it came after {name} was sent at {time}; drop both again")
+            format!("it came after {name} was sent at {time}; {DROP_BOTH}")
         }
-        None => format!("it came after {name} had gone; drop both again"),
+        None => format!("it came after {name} had gone; {DROP_BOTH}"),
     }
 }

@@ -54,6 +54,23 @@ pub(super) enum Plan {
 }
 
 /// How an attempt to start a drop ended, where it did not start.
+impl Plan {
+    /// In a word or two, for the log.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Ready(_) => "ready to be sent",
+            Self::NotWhole => "not whole yet",
+            Self::Changed => "changed meanwhile",
+            Self::Unreadable(_) => "can't be read or moved",
+            Self::PresetBroken(..) => "its preset is broken",
+            Self::NoPrompt => "without a prompt",
+            Self::Failed(..) => "can't be sent at all",
+            Self::Upload(_) => "not uploaded",
+            Self::Environment(_) => "kept by trouble of this machine",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum NotStarted {
     /// A member changed or went: look again.

@@ -222,6 +222,9 @@ pub(super) fn reason(open: &OpenDrop) -> String {
     }
 }
 
+/// How the reason of a late sidecar ends.
+pub(super) const DROP_BOTH: &str = "drop both again";
+
 fn note_of(ctx: &Ctx, open: &OpenDrop) -> Note {
     let shots = &open.drop.shots;
     let label = place_of(&open.drop.folder, &open.drop.members).to_string();
@@ -235,9 +238,22 @@ fn note_of(ctx: &Ctx, open: &OpenDrop) -> Note {
         })
         .collect();
     let (plain, api_message) = plain_reason(open);
+    if open.drop.failure.as_deref().is_some_and(|failure| failure.ends_with(DROP_BOTH)) {
+        let try_again =
+            "Put the picture and this file into the same folder of the inbox together, this file first.".into();
+        let reason = open.drop.failure.clone().unwrap_or_default();
+        let when = open.claimed.to_zoned(jiff::tz::TimeZone::system());
+        return Note { when, label, reason, api_message: None, shots: Vec::new(), try_again, delivered };
+    }
     let mut try_again = String::from(
         "Mend what is said above, then move the files of this drop from errors back into the same folder of the inbox (or run: reimagined retry PATH).",
     );
+    let shared: Vec<_> = open.drop.members.iter().filter(|m| !m.moves).map(|m| show(&m.name)).collect();
+    if !shared.is_empty() {
+        try_again.push_str(" Bring ");
+        try_again.push_str(&shared.join(" and "));
+        try_again.push_str(" along, which belongs to other pictures, too: it lies in the inbox still, or went to the archive or errors with the last of them. Without it this is another request, all of which is made and paid for.");
+    }
     if unknown {
         try_again.push_str(" What is marked \"billed: unknown\" may have been billed already: dropping it again sends it again and may be paid for twice.");
     }

@@ -250,6 +250,7 @@ impl Engine {
         for error in watch_errors {
             self.warn_once(&error);
         }
+        tracing::debug!(everything, files = self.arrivals.len(), "scanned");
         if everything && self.inbox_lost.is_none() {
             self.scans_done += 1;
             if self.scans_done == 1 {
@@ -278,6 +279,7 @@ impl Engine {
         for error in drained.errors {
             self.warn_once(&error.to_string());
         }
+        tracing::debug!(names = drained.hints.len(), rescan = drained.rescan, "the watch told of something");
         self.rescan_wanted |= drained.rescan;
         let now = self.now();
         for Hint { folder, name, how } in drained.hints {

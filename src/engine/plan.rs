@@ -339,6 +339,7 @@ pub(super) async fn upload(ctx: &Ctx, picture: Picture, afresh: bool) -> Result<
         if let Some(kept) = cached
             && let Some((url, blake3)) = kept.split_once(' ')
         {
+            tracing::debug!(blake3, "uploaded before: taken from the cache");
             return Ok(Reference::Uploaded {
                 url: url.into(),
                 blake3: blake3.into(),
@@ -355,6 +356,7 @@ pub(super) async fn upload(ctx: &Ctx, picture: Picture, afresh: bool) -> Result<
     let begun = ctx.clock.mono();
     let uploaded = ctx.client.upload(&api_key, body).await;
     let (took, well) = (ctx.clock.mono().since(begun), matches!(uploaded, UploadOutcome::Done(_)));
+    tracing::debug!(blake3 = %fingerprint, took_ms = took.as_millis() as u64, well, "uploaded");
     ctx.tell.say(&News::Uploaded { took, well });
     match uploaded {
         UploadOutcome::Done(asset) => {

@@ -306,6 +306,7 @@ impl Engine {
         if let Some(after) = candidate.settled.take_if(|_| complete) {
             self.ctx.tell.say(&News::Complete { after });
         }
+        tracing::debug!(drop = %place, plan = plan.label(), "planned");
         match plan {
             Plan::Ready(planned) => {
                 for warning in &planned.warnings {

@@ -67,7 +67,7 @@ impl Engine {
             let frozen = Frozen::from_text(&open.drop.plan).unwrap_or_else(Frozen::nothing);
             let mut work = Work::new(open, frozen, None, place, self.ctx.clock.wall());
             if let Some(why) = lost {
-                tracing::error!(drop = %work.place, "{why}; its row stays open until a person closes it (reimagined retry)");
+                tracing::error!(drop = %work.place, "{why}; its row stays open until a person closes it: stop the daemon, and run reimagined retry with this path of the inbox");
                 work.lost = Some(why);
             } else {
                 tracing::info!(drop = %work.place, "taken up again");

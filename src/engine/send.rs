@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::domain::ids::{DropId, ShotNo};
+use crate::domain::ids::{DropId, ShotNo, show};
 use crate::domain::life::{Shot, ShotEvent};
 use crate::domain::params::Key;
 use crate::domain::verdict::Verdict;
@@ -142,8 +142,11 @@ pub(super) async fn bury(
     };
     let (again, looked_at) = (ctx.clone(), candidate.clone());
     let claimed = blocking(move || claim_drop(&again, &looked_at, 1)).await;
-    if let Err(why) = claimed.unwrap_or_else(|e| Err(NotStarted::Environment(e))) {
-        return not_started(&ctx, candidate, why, false).await;
+    match claimed.unwrap_or_else(|e| Err(NotStarted::Environment(e))) {
+        // Its new note takes the place of the one before.
+        Ok(Claimed { has_note: true, .. }) => take_notes_away(&ctx, &drop, Vec::new()).await,
+        Ok(_) => {}
+        Err(why) => return not_started(&ctx, candidate, why, false).await,
     }
     let (row, moment) = (drop.clone(), ctx.clock.moment());
     let claimed = moment.wall;
@@ -177,7 +180,7 @@ fn unread_members(candidate: &crate::domain::arrivals::Candidate) -> Vec<Member>
 struct Claimed {
     /// What moved, as it was found there.
     members: Vec<claim::Member>,
-    /// A note of its name lies in the inbox.
+    /// A note of its name lies in the inbox or in errors.
     has_note: bool,
 }
 
@@ -215,7 +218,9 @@ fn claim_drop(
     for (member, facts) in members.iter_mut().zip(claimed.facts) {
         member.facts = facts;
     }
-    Ok(Claimed { members, has_note: has(&site.inbox, folder, &note_name(&candidate.stem)) })
+    let note = note_name(&candidate.stem);
+    let has_note = [&site.inbox, &site.errors].into_iter().any(|root| has(root, folder, &note));
+    Ok(Claimed { members, has_note })
 }
 
 /// Why what lies in `folder` is another daemon's, if it is: one may have an inbox, and with it a working folder, inside
@@ -240,10 +245,14 @@ fn has(root: &Path, folder: &crate::domain::ids::RelPath, name: &std::ffi::OsStr
 fn not_claimed(error: &ClaimError) -> NotStarted {
     match &error.cause {
         OutboxError::Gone { .. } | OutboxError::Changed { .. } => NotStarted::Changed,
-        // What one folder's or file's rights forbid concerns this drop; a disk, everybody.
-        OutboxError::NoRoom { .. } | OutboxError::ReadOnly { .. } | OutboxError::RootMissing { .. } => {
-            NotStarted::Environment(error.to_string())
+        OutboxError::Taken { path } => {
+            NotStarted::Blocked(format!("{}: a file of this name is in work just now", show(path.as_os_str())))
         }
+        // What one folder's or file's rights forbid concerns this drop; a disk, everybody.
+        OutboxError::NoRoom { .. }
+        | OutboxError::ReadOnly { .. }
+        | OutboxError::RootMissing { .. }
+        | OutboxError::Unmounted { .. } => NotStarted::Environment(error.to_string()),
         _ => NotStarted::Blocked(error.to_string()),
     }
 }
@@ -267,7 +276,8 @@ async fn give_up_claim(ctx: &Ctx, drop: &NewDrop) {
     }
 }
 
-/// Notes of the drop's earlier end are taken away, in errors or brought along into the inbox; edited ones stay.
+/// Notes of the drop's earlier end are taken away, in errors or brought along into the inbox; edited ones stay. So is
+/// one of its name in errors whose files are not there any more: they were mended and brought back.
 async fn take_notes_away(ctx: &Ctx, drop: &NewDrop, notes: Vec<(std::path::PathBuf, crate::domain::ids::Fingerprint)>) {
     let (site, ctx2, drop) = (ctx.site.clone(), ctx.clone(), drop.clone());
     let _ = blocking(move || {
@@ -283,6 +293,12 @@ async fn take_notes_away(ctx: &Ctx, drop: &NewDrop, notes: Vec<(std::path::PathB
             }
         }
         let note = note_name(&drop.stem);
+        let path = drop.folder.under(&site.errors).join(&note);
+        if let Ok(Ok(Some(print))) = ctx2.ledger.call_blocking(move |l| l.note_at(&path))
+            && !lies_beside(&site.errors, &drop.folder, &note)
+        {
+            let _ = take_away_if_ours(&site.errors, &drop.folder, &note, print);
+        }
         // By the folder's handle: people who write into the inbox may put a link where a folder was.
         let opened = Folder::existing(&site.inbox, &drop.folder).ok().flatten().and_then(|f| f.open(&note).ok());
         let bytes = opened.and_then(|file| crate::config::read_at_most(&file, crate::config::LONGEST_TEXT_BYTES).ok());

@@ -408,7 +408,7 @@ impl Engine {
                 work.closing = false;
                 work.lost = Some(why.clone());
                 self.blocked.remove(&id);
-                tracing::error!(drop = %work.place, "{why}; its row stays open until a person closes it (reimagined retry)");
+                tracing::error!(drop = %work.place, "{why}; its row stays open until a person closes it: stop the daemon, and run reimagined retry with this path of the inbox");
                 let ids = (work.open.drop.folder.clone(), work.open.drop.stem.clone());
                 self.arrivals.filed(&ids.0, &ids.1, now);
             }

@@ -100,7 +100,7 @@ pub fn stage<'a>(m: &Move<'_>, stage: &'a Folder) -> Result<Option<Staged<'a>>, 
 }
 
 /// Gives a staged copy its name.
-pub fn put<'a>(m: &Move<'_>, staged: Staged<'a>) -> Result<Put, OutboxError> {
+pub fn put(m: &Move<'_>, staged: Staged<'_>) -> Result<Put, OutboxError> {
     let Staged { draft, source } = staged;
     draft.publish(&Folder::made(m.to_root, m.to_rel)?, m.to_name)?;
     Ok(Put { source })

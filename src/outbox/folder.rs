@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
 use super::error::{Obstacle, OutboxError};
@@ -302,6 +302,14 @@ fn read_xattr(fd: &OwnedFd, name: &str) -> Option<Vec<u8>> {
     (!value.is_empty()).then(|| value.to_vec())
 }
 
+impl Folder {
+    /// Whether names may be made and removed in it, as far as can be asked.
+    fn may_change(&self) -> bool {
+        let asked = rustix::fs::accessat(self, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
+        !matches!(asked, Err(Errno::ACCESS | Errno::PERM))
+    }
+}
+
 /// Renames a file without replacing anything. [`OutboxError::Taken`] if the new name is taken, and
 /// [`Obstacle::OtherFilesystem`] if it can't be reached by a rename. Not synced.
 ///
@@ -327,6 +335,10 @@ pub fn rename(from: &Folder, old: &OsStr, to: &Folder, new: &OsStr) -> Result<()
         // Which of the two is missing matters to the caller.
         Err(Errno::NOENT) if from.look(old)?.is_some() => Err(OutboxError::Gone { path: to.path().to_path_buf() }),
         Err(Errno::NOENT) => Err(OutboxError::Gone { path: from.at(old) }),
+        // A file leaves one folder and enters another: it is the one that refuses that has to be mended.
+        Err(e @ (Errno::ACCESS | Errno::PERM)) if !from.may_change() => {
+            Err(OutboxError::new("move out of its folder", from.at(old), e))
+        }
         Err(e) => Err(OutboxError::new("rename to", to.at(new), e)),
     }
 }

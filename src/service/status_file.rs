@@ -41,7 +41,7 @@ pub enum StatusError {
         source: io::Error,
     },
     /// The file holds something else.
-    #[error("{}: not a status file: {source}", path.display())]
+    #[error("{}: not a status file: {source}; nothing depends on it, and the next reimagined run writes it anew", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

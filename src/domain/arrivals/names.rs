@@ -7,6 +7,7 @@ use super::item::{Nanos, length, nanos};
 use super::judge::NameRec;
 use super::{Arrivals, Candidate, FolderId, GroupKey, Wake};
 use crate::domain::ids::{Mono, RelPath};
+use crate::domain::kinds::split;
 use crate::domain::pairing::{Fold, group_key, stem_key};
 
 impl Arrivals {
@@ -88,8 +89,22 @@ impl Arrivals {
             self.folders[id as usize].names.remove(&fold);
         }
         self.arm_names(id, now);
+        self.free_blocked(id, &fold, now);
         self.evaluate_name(id, stem, now);
         self.drop_empty_record(id);
+    }
+
+    /// What could not be moved because of a name in work may go now.
+    fn free_blocked(&mut self, id: FolderId, fold: &Fold, now: Nanos) {
+        let is_of_it = |name: &OsStr| {
+            let (stem, _) = split(name);
+            // A tied sidecar has the image's extension before its own.
+            Fold::of(stem) == *fold || Fold::of(split(stem).0) == *fold
+        };
+        let names: Vec<_> = self.folders[id as usize].blocked.keys().filter(|name| is_of_it(name)).cloned().collect();
+        for name in names {
+            self.unblock(id, &name, now);
+        }
     }
 
     pub(super) fn remember(

@@ -158,14 +158,20 @@ impl Arrivals {
 
     /// What was blocked is looked at again.
     fn try_again(&mut self, id: FolderId, now: Nanos) {
-        for name in std::mem::take(&mut self.folders[id as usize].blocked).into_keys() {
-            let Some((group, index)) = self.find_in(id, &name) else { continue };
-            if let Some(Some(record)) = self.groups.get_mut(group as usize)
-                && record.items[index].mark == Mark::Blocked
-            {
-                record.items[index].mark = Mark::None;
-                self.evaluate(group, now);
-            }
+        let blocked: Vec<_> = self.folders[id as usize].blocked.keys().cloned().collect();
+        for name in blocked {
+            self.unblock(id, &name, now);
+        }
+    }
+
+    pub(super) fn unblock(&mut self, id: FolderId, name: &OsStr, now: Nanos) {
+        self.folders[id as usize].blocked.remove(name);
+        let Some((group, index)) = self.find_in(id, name) else { return };
+        if let Some(Some(record)) = self.groups.get_mut(group as usize)
+            && record.items[index].mark == Mark::Blocked
+        {
+            record.items[index].mark = Mark::None;
+            self.evaluate(group, now);
         }
     }
 

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
+use serde::Deserialize;
 
 use super::open::{LOG, beside, real};
 use super::{BUSY, Fault, rows, schema, steps};
@@ -26,7 +27,7 @@ const PAGE: u32 = 256;
 // Those that went back unbilled are no part of it. Parameters: the moment and row to go on behind, the folder or
 // NULL, and the range of the folders below it. `ending IS NOT NULL` stands there for the index.
 pub(super) const CLOSED: &str = "
-    SELECT row, id, folder, name, ending, coalesce(reason, failure), closed FROM drops
+    SELECT row, id, folder, name, ending, coalesce(reason, failure), closed, plan FROM drops
     WHERE ending IS NOT NULL AND closed >= ?1 AND (closed > ?1 OR row > ?2) AND ending <> 'returned'
       AND (?3 IS NULL OR folder = ?3 OR (folder > ?4 AND folder < ?5))
     ORDER BY closed, row LIMIT ?6";
@@ -37,7 +38,7 @@ pub(super) const NTH: &str = "
       AND (?3 IS NULL OR folder = ?3 OR (folder > ?4 AND folder < ?5))
     ORDER BY closed DESC, row DESC LIMIT 1 OFFSET ?6";
 pub(super) const IN_WORK: &str = "
-    SELECT row, id, folder, name, coalesce(reason, failure), claimed FROM drops WHERE ending IS NULL ORDER BY row";
+    SELECT row, id, folder, name, coalesce(reason, failure), claimed, plan FROM drops WHERE ending IS NULL ORDER BY row";
 
 /// What became of drops, page by page, oldest first; those in work come last.
 #[derive(Debug)]
@@ -106,7 +107,7 @@ impl SqlitePast {
                 at: rows::instant(closed)?,
                 ending: Some(rows::ending(row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?)?),
                 reason: row.get(5)?,
-                of: of(&shots),
+                of: of(row, 7, &shots)?,
                 shots,
             });
         }
@@ -135,10 +136,16 @@ fn begin(tx: &Transaction<'_>, wanted: &Wanted, since: i64, newest: u32) -> Resu
     Ok((first.map_or((since, i64::MIN), |(closed, row)| (closed, row - 1)), 0))
 }
 
-/// How many pictures are wanted of a drop, as far as its shots tell: one that came back has only those left that were not
-/// delivered, under their old numbers.
-fn of(shots: &[Shot]) -> u32 {
-    shots.iter().map(|shot| shot.no.0 + 1).max().unwrap_or(0)
+/// How many pictures were wanted of a drop at first: one that came back has only those left that were not delivered, under
+/// their old numbers. `column` is its plan's.
+fn of(row: &Row<'_>, column: usize, shots: &[Shot]) -> Result<u32, Fault> {
+    #[derive(Deserialize)]
+    struct Plan {
+        shots: u32,
+    }
+    let planned =
+        serde_json::from_str(row.get_ref(column)?.as_str().unwrap_or_default()).map_or(0, |plan: Plan| plan.shots);
+    Ok(shots.iter().map(|shot| shot.no.0 + 1).max().unwrap_or(0).max(planned))
 }
 
 /// Drops in work of which shots have ended.
@@ -149,7 +156,7 @@ fn in_work(tx: &Transaction<'_>, wanted: &Wanted) -> Result<Vec<Past>, Fault> {
     while let Some(row) = rows.next()? {
         let folder = steps::folder(row, 2)?;
         let shots = rows::shots(tx, row.get(0)?)?;
-        let of = of(&shots);
+        let of = of(row, 6, &shots)?;
         let shots: Vec<Shot> = shots.into_iter().filter(|shot| shot.state.has_ended()).collect();
         let claimed = rows::instant(row.get(5)?)?;
         let Some(at) = shots.iter().map(|shot| ended(shot).unwrap_or(claimed)).max() else { continue };

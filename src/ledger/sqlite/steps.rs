@@ -220,8 +220,13 @@ pub(super) fn close(
     now: Timestamp,
 ) -> Result<(), Fault> {
     let row = open_row(tx, id)?;
-    // Nothing reads the plan any more; it is the biggest thing kept, and holds asset URLs.
-    tx.prepare_cached("UPDATE drops SET ending = ?2, closed = ?3, reason = ?4, plan = '' WHERE row = ?1")?
-        .execute(params![row, rows::ending_word(ending), now.as_millisecond(), reason])?;
+    // Of the plan nothing is read any more but how many shots it was at first; it is the biggest thing kept, and holds
+    // asset URLs.
+    tx.prepare_cached(
+        "UPDATE drops SET ending = ?2, closed = ?3, reason = ?4,
+            plan = CASE WHEN json_valid(plan) THEN json_object('shots', plan ->> 'shots') ELSE '' END
+         WHERE row = ?1",
+    )?
+    .execute(params![row, rows::ending_word(ending), now.as_millisecond(), reason])?;
     Ok(())
 }

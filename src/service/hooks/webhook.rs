@@ -29,7 +29,7 @@ struct Patience {
     most: Duration,
 }
 
-/// About two minutes, and ten seconds more for each try that is not answered.
+/// About a minute, and ten seconds more for each try that is not answered.
 const PATIENCE: Patience = Patience { tries: 6, first: Duration::from_secs(3), most: Duration::from_secs(60) };
 
 /// Of one try.

@@ -123,12 +123,14 @@ fn what_has_no_meaning_is_refused_and_writes_nothing() {
 }
 
 #[test]
-fn a_closed_drop_keeps_no_plan() {
-    let room = Room::new();
-    let mut ledger = room.open();
-    failed(&mut ledger, &a_drop(1, 1), 0);
-    let plan: String = ledger.conn.query_row("SELECT plan FROM drops", [], |r| r.get(0)).unwrap();
-    assert_eq!(plan, "");
+fn a_closed_drop_keeps_of_its_plan_how_many_shots_it_had() {
+    for (plan, kept) in [(r#"{"url":"https://assets.example/x","shots":4}"#, r#"{"shots":4}"#), ("no JSON", "")] {
+        let room = Room::new();
+        let mut ledger = room.open();
+        failed(&mut ledger, &NewDrop { plan: plan.into(), ..a_drop(1, 1) }, 0);
+        let plan: String = ledger.conn.query_row("SELECT plan FROM drops", [], |r| r.get(0)).unwrap();
+        assert_eq!(plan, kept);
+    }
 }
 
 #[test]

@@ -10,8 +10,9 @@ use std::path::Path;
 use jiff::Zoned;
 
 use super::term::{self, Palette, age, count, dollars, moment, money};
+use crate::config::Config;
 use crate::domain::ids::show_text;
-use crate::service::status_file::{self, Spend, State, Status, StatusError};
+use crate::service::status_file::{self, Folders, Spend, State, Status, StatusError};
 
 /// How many names are shown below each reason to wait.
 const NAMES_SHOWN: usize = 5;
@@ -35,7 +36,7 @@ pub enum ShowError {
 pub fn run(global: &super::args::Global, args: &super::args::Status) -> Result<(), super::exit::Failure> {
     let config = super::setup::configuration(global)?;
     let state_dir = super::setup::state_dir(&config)?;
-    let done = if args.watch { watch::run(&state_dir, args.json) } else { show(&state_dir, args.json) };
+    let done = if args.watch { watch::run(&state_dir, args.json) } else { show(&config, &state_dir, args.json) };
     done.map_err(|e| match &e {
         ShowError::Status(StatusError::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
             super::exit::Failure::usage(format!(
@@ -47,8 +48,20 @@ pub fn run(global: &super::args::Global, args: &super::args::Status) -> Result<(
 }
 
 /// Prints the status of the daemon whose state directory this is. A daemon that never ran is stopped.
-pub fn show(state_dir: &Path, json: bool) -> Result<(), ShowError> {
-    let status = status_file::read_live(state_dir)?;
+pub fn show(config: &Config, state_dir: &Path, json: bool) -> Result<(), ShowError> {
+    let mut status = status_file::read_live(state_dir)?;
+    if status.updated.is_none() {
+        let folders = &config.folders;
+        let show = |path: &Path| crate::domain::ids::show(path.as_os_str());
+        status.folders = Folders {
+            inbox: show(&folders.inbox),
+            working: folders.working.as_deref().map(show).unwrap_or_default(),
+            outbox: show(&folders.outbox),
+            archive: show(&folders.archive),
+            errors: show(&folders.errors),
+        };
+        status.version = env!("CARGO_PKG_VERSION").into();
+    }
     let text = if json { as_json(&status)? } else { render(&status, &Zoned::now(), term::colour(term::Stream::Out)) };
     term::print(&text)?;
     Ok(())

@@ -182,6 +182,17 @@ impl Mount {
     }
 }
 
+/// A folder on another filesystem than the temporary files', in memory. `None` where tests of this kind are left out.
+pub fn elsewhere() -> Option<tempfile::TempDir> {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = |path: &Path| fs::metadata(path).map(|m| m.dev()).ok();
+    let lack = || {
+        let (here, there) = (device(&std::env::temp_dir()), device(Path::new("/dev/shm")));
+        (there.is_none() || here == there).then(|| "it is not there, or the filesystem of the temporary files".into())
+    };
+    can("/dev/shm", lack).then(|| tempfile::Builder::new().prefix("reimagined-").tempdir_in("/dev/shm").unwrap())
+}
+
 /// What keeps calls from being watched.
 pub fn strace_lacks() -> Option<String> {
     Command::new("strace").arg("-V").output().is_err().then(|| "no strace (Debian: strace)".into())

@@ -281,6 +281,7 @@ pub struct History {
 
 /// `reimagined retry [PATH…] [--all] [--again]`
 #[derive(Clone, Debug, Default, Args)]
+#[command(override_usage = "reimagined retry [OPTIONS] <PATH>...\n       reimagined retry [OPTIONS] --all")]
 #[command(after_help = "Examples:\n  reimagined retry ~/reimagine/errors/autumn-cafe/terrace.jpg\n  \
         reimagined retry ~/reimagine/errors/autumn-cafe\n  reimagined retry --all\n\n\
         A shot that may have been billed, says the note, is sent and paid for again.\n\n\

@@ -300,15 +300,10 @@ pub fn is_loopback(url: &url::Url) -> bool {
             let name = name.strip_suffix('.').unwrap_or(name);
             name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
         }
-        Some(url::Host::Ipv4(ip)) => is_loopback_ip(ip.into()),
-        Some(url::Host::Ipv6(ip)) => is_loopback_ip(ip.into()),
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.to_canonical().is_loopback(),
         None => false,
     }
-}
-
-/// Whether an address is one of this machine alone.
-pub fn is_loopback_ip(ip: std::net::IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
 }
 
 #[cfg(test)]

@@ -38,11 +38,11 @@ impl Engine {
         let (outcome, keeps) = match answer {
             Answer::Came { outcome, keeps } => (*outcome, keeps),
             Answer::Limited(sent) => {
-                self.not_sent(id, no, now);
+                self.not_sent(id, no);
                 return self.limit(sent, now);
             }
             Answer::NotSent(why) => {
-                self.not_sent(id, no, now);
+                self.not_sent(id, no);
                 return self.our_trouble(&why, now);
             }
             Answer::Never(why) => {
@@ -85,9 +85,9 @@ impl Engine {
     }
 
     /// A send that did not happen: the shot is due again, and nothing is counted.
-    fn not_sent(&mut self, id: DropId, no: ShotNo, now: Mono) {
+    fn not_sent(&mut self, id: DropId, no: ShotNo) {
         self.take_back(id, no);
-        self.send_back_if_paused(id, now);
+        self.send_back_if_paused(id);
     }
 
     fn take_back(&mut self, id: DropId, no: ShotNo) {
@@ -115,7 +115,7 @@ impl Engine {
             }
             Treatment::Counts
         };
-        let Some((shot, cached)) = self.drop_event_shot(id, no) else { return };
+        let Some((shot, cached)) = self.shot_as_answered(id, no) else { return };
         let had_old_url = self.works.get_mut(&id).is_some_and(|work| work.with_old_url.remove(&no));
         let cached = cached || had_old_url;
         let wall = self.ctx.clock.wall();
@@ -368,7 +368,7 @@ impl Engine {
     /// A pause has begun: what is claimed and unbilled goes back, what was planned is planned again later.
     pub(super) fn everything_pauses(&mut self, now: Mono) {
         self.put_plans_back(now);
-        self.send_back_what_can_go(now);
+        self.send_back_what_can_go();
     }
 
     /// A 403 or 406 to an upload was decided.

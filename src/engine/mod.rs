@@ -356,7 +356,7 @@ impl Engine {
                     );
                     self.stopping = Some(now + self.ctx.config.service.grace);
                     self.works.values_mut().for_each(|w| w.stays = false);
-                    self.send_back_what_can_go(now);
+                    self.send_back_what_can_go();
                 }
             }
             Control::Rescan => {

@@ -126,7 +126,7 @@ impl Engine {
         tracing::warn!(reason = %why, "stopping: the rest waits in the inbox");
         self.ended.stopped_for = Some(why);
         self.stopping = Some(now + self.ctx.config.service.grace);
-        self.send_back_what_can_go(now);
+        self.send_back_what_can_go();
         self.is_done()
     }
 

@@ -79,7 +79,7 @@ impl Engine {
         match may {
             May::Nothing => {}
             May::All => {
-                if !self.others_go_first(now) {
+                if !self.let_others_go_first(now) {
                     self.send_due(Scope::All, now);
                     self.start_planned(Scope::All, now);
                 }
@@ -100,7 +100,7 @@ impl Engine {
     }
 
     /// Lets others go before a drop that was told to wait; whether that one has to wait for them still.
-    fn others_go_first(&mut self, now: Mono) -> bool {
+    fn let_others_go_first(&mut self, now: Mono) -> bool {
         let Some(told) = self.gate.yields().cloned() else { return false };
         let (due, started) = (self.send_due(Scope::But(&told), now), self.start_planned(Scope::But(&told), now));
         let coming = || self.plans.iter().any(|(place, plan)| *place != told && plan.may_start());

@@ -228,7 +228,7 @@ impl Engine {
             }
             work.set(shot);
         }
-        self.send_back_if_paused(id, now);
+        self.send_back_if_paused(id);
         self.advance(id, now);
     }
 
@@ -443,14 +443,14 @@ impl Engine {
         }
     }
 
-    pub(super) fn send_back_if_paused(&mut self, id: DropId, _now: Mono) {
+    pub(super) fn send_back_if_paused(&mut self, id: DropId) {
         if self.gate.sends_back() || self.stopping.is_some() {
             self.send_back(id);
         }
     }
 
     /// Everything pauses, or the end has come.
-    pub(super) fn send_back_what_can_go(&mut self, _now: Mono) {
+    pub(super) fn send_back_what_can_go(&mut self) {
         for id in self.work_order.clone() {
             self.send_back(id);
         }
@@ -486,7 +486,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn drop_event_shot(&mut self, id: DropId, no: ShotNo) -> Option<(Shot, bool)> {
+    /// The shot that was answered, and whether its upload may be gone by now.
+    pub(super) fn shot_as_answered(&mut self, id: DropId, no: ShotNo) -> Option<(Shot, bool)> {
         let work = self.works.get(&id)?;
         let shot = work.shot(no)?.clone();
         // An upload of its own may be gone too, if it was made a good while ago.

@@ -10,7 +10,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use thiserror::Error;
 use url::{Host, Url};
 
-use crate::domain::params::{is_loopback, is_loopback_ip};
+use crate::domain::params::is_loopback;
 
 /// The rules refuse an address.
 #[derive(Debug, Error)]
@@ -96,7 +96,7 @@ pub(super) struct Guard {
 
 impl Guard {
     fn allows(&self, ip: IpAddr) -> bool {
-        if is_loopback_ip(ip) { self.loopback } else { self.public && is_public(ip) }
+        if ip.to_canonical().is_loopback() { self.loopback } else { self.public && is_public(ip) }
     }
 }
 

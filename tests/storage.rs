@@ -283,6 +283,34 @@ fn an_outbox_that_is_unmounted_is_waited_for() {
 }
 
 #[test]
+fn an_outbox_below_a_mount_is_waited_for_and_taken_again_by_whatever_number_its_disk_comes_back() {
+    alone(Space::Mounts, || {
+        let site = Site::new();
+        site.set("folders.outbox", "disk/outbox").set("reference.max_bytes", "1MB");
+        std::fs::create_dir(site.path("disk")).unwrap();
+        // What is below the mount point looks the same.
+        std::fs::create_dir(site.path("disk/outbox")).unwrap();
+        let mount = Mount::at(site.path("disk"));
+        std::fs::create_dir(site.path("disk/outbox")).unwrap();
+        let daemon = site.run();
+        site.put_picture("inbox/first.jpg");
+        site.wait_archived("first.jpg");
+        mount.unmount();
+        site.put_picture("inbox/then.jpg");
+        wait_paused(&site, "disk/outbox", &["not mounted"]);
+        assert!(site.names("disk/outbox").is_empty(), "{:?}", site.names("disk/outbox"));
+        // Something else takes the old device's number.
+        let _other = Mount::at(site.path("other"));
+        let _again = Mount::at(site.path("disk"));
+        std::fs::create_dir(site.path("disk/outbox")).unwrap();
+        site.wait_archived("then.jpg");
+        site.wait_running();
+        assert!(site.names("disk/outbox").iter().any(|name| name == "then.png"), "{:?}", site.names("disk"));
+        assert_eq!((site.api.calls().len(), daemon.stop()), (2, 0), "{}", site.describe());
+    });
+}
+
+#[test]
 fn an_archive_that_is_unmounted_is_waited_for() {
     alone(Space::Mounts, || what_is_unmounted_is_waited_for("archive"));
 }

@@ -111,10 +111,12 @@ pub async fn daemon(
         let (config, state_dir, keys) = (config.clone(), state_dir.clone(), Arc::clone(&keys));
         tokio::task::spawn_blocking(move || open_state(&config, &state_dir, &keys))
     };
+    // The configuration is that of before.
+    let missed = Cell::new(false);
     // Folders on a server that is dead hold it up, but neither the watchdog nor whoever wants it to end.
     let opened = tokio::select! {
         opened = opening => opened.map_err(|e| Failure::unexpected(e.to_string()))?,
-        () = told_to_end(signals) => {
+        () = told_to_end(signals, &missed) => {
             tracing::info!("stopped before it could begin");
             return Ok(Ended::default());
         }
@@ -161,9 +163,9 @@ pub async fn daemon(
     let stopped = Cell::new(false);
     let asking = async {
         // A file that nobody writes into, or a share that is silent, holds up no other signal.
-        let (mut reloading, mut again) = (None, false);
+        let reload = || reload(&control, &file, (!once).then_some(&monitor), &hooks, &is_ready, &grace);
+        let (mut reloading, mut again) = (missed.take().then(|| Box::pin(reload())), false);
         loop {
-            let reload = || reload(&control, &file, (!once).then_some(&monitor), &hooks, &is_ready, &grace);
             tokio::select! {
                 signal = signals.next() => match signal {
                     Some(Signal::Terminate | Signal::Interrupt) => {
@@ -195,7 +197,7 @@ pub async fn daemon(
     let cut = async {
         // Working off what is there once includes telling of it, unless somebody wants it to end.
         if once && !stopped.get() {
-            told_to_end(signals).await;
+            told_to_end(signals, &missed).await;
         }
         tokio::time::sleep(LAST_HOOKS).await;
     };
@@ -240,9 +242,15 @@ async fn beat_meanwhile(once: bool) -> Infallible {
     }
 }
 
-/// Waits for a signal to end.
-async fn told_to_end(signals: &mut Signals) {
-    while !matches!(signals.next().await, Some(Signal::Terminate | Signal::Interrupt) | None) {}
+/// Waits for a signal to end. `missed`: one to read the configuration again came before.
+async fn told_to_end(signals: &mut Signals, missed: &Cell<bool>) {
+    loop {
+        match signals.next().await {
+            Some(Signal::Terminate | Signal::Interrupt) | None => return,
+            Some(Signal::Reload) => missed.set(true),
+            Some(Signal::Rescan) => {}
+        }
+    }
 }
 
 async fn wait_for(running: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {

@@ -32,6 +32,7 @@ mod works;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -202,6 +203,9 @@ pub struct Engine {
     continued: HashSet<DropId>,
     next_tidy: Mono,
     room_check: bool,
+    looking_at_folders: Arc<AtomicBool>,
+    /// So many times the key is being read with a new configuration: till then nobody knows which host it is for.
+    key_unread: u32,
     limited: Option<Limited>,
     blocked: HashMap<DropId, (String, Option<Mono>)>,
     warned: HashSet<String>,
@@ -379,6 +383,7 @@ impl Engine {
         }
         let config = self.ctx.config.reloaded(config);
         self.ctx.keys.set_file(config.api.key_file.clone());
+        self.key_unread += 1;
         let (ctx, keys) = (self.ctx.clone(), self.ctx.keys.clone());
         self.spawn(async move {
             let read = ctx::blocking(move || keys.read().map_err(|e| e.to_string())).await.and_then(|r| r);
@@ -402,6 +407,7 @@ impl Engine {
 
     /// The key was read with the configuration.
     fn key_read(&mut self, read: Result<(), String>, now: Mono) {
+        self.key_unread -= 1;
         match read {
             Ok(()) => self.gate.probe_now(now),
             Err(why) => {
@@ -414,12 +420,18 @@ impl Engine {
 
     /// Folders that lie in one another by now are told at once, and not only before the next send.
     fn look_at_folders(&mut self) {
+        let looking = Arc::clone(&self.looking_at_folders);
+        if looking.swap(true, Ordering::Relaxed) {
+            // A look that hangs is one turn of those that may block, and not one for each mount.
+            return;
+        }
         let (ctx, bytes) = (self.ctx.clone(), send::reserve(&self.ctx, self.pace.in_flight()));
         self.spawn(async move {
             let again = ctx.clone();
             if let Ok(Some(trouble)) = ctx::blocking(move || again.site.trouble(bytes)).await {
                 ctx.send(Event::Trouble(trouble)).await;
             }
+            looking.store(false, Ordering::Relaxed);
         });
     }
 

@@ -58,6 +58,9 @@ impl Engine {
             }
             return;
         }
+        if self.key_unread > 0 {
+            return;
+        }
         if self.gate.probe_due(now) {
             self.probe();
         }

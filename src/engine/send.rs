@@ -294,7 +294,8 @@ async fn take_notes_away(ctx: &Ctx, drop: &NewDrop, notes: Vec<(std::path::PathB
         }
         let note = note_name(&drop.stem);
         let path = drop.folder.under(&site.errors).join(&note);
-        if let Ok(Ok(Some(print))) = ctx2.ledger.call_blocking(move |l| l.note_at(&path))
+        let picture = drop.members.iter().find(|m| m.role == Role::Picture).and_then(|m| m.print);
+        if let Ok(Ok(Some(print))) = ctx2.ledger.call_blocking(move |l| l.note_left_at(&path, picture))
             && !lies_beside(&site.errors, &drop.folder, &note)
         {
             let _ = take_away_if_ours(&site.errors, &drop.folder, &note, print);

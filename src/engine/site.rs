@@ -40,6 +40,8 @@ pub struct Site {
     pub far: bool,
     /// Device and inode of the daemon's own folders as they were when they were found to keep apart.
     ids: Vec<Option<(u64, u64)>>,
+    /// Where their filesystems are mounted; `None` for what lies on that of `/`, as far as can be seen.
+    mounted_at: Vec<Option<PathBuf>>,
 }
 
 /// Why the folders can't be used.
@@ -104,9 +106,11 @@ impl Site {
                 .into_iter()
                 .any(|path| filesystem_kind(path).is_ok_and(|kind| kind.network().is_some())),
             ids: Vec::new(),
+            mounted_at: Vec::new(),
         };
         site.overlap()?;
         site.ids = site.own().map(|(_, path)| id(path)).to_vec();
+        site.mounted_at = site.own().map(|(_, path)| mount_point(path)).to_vec();
         Ok(site)
     }
 
@@ -251,13 +255,14 @@ impl Site {
         })
     }
 
-    /// Whether what stands at the place of one of our own folders is but the directory that its filesystem was mounted at:
-    /// what is put there is hidden when it is mounted again.
+    /// Whether the filesystem that one of our own folders lay on is not mounted any more: what is put there now is hidden
+    /// when it is mounted again.
     pub fn is_unmounted(&self, root: &Path) -> bool {
-        let before = self.own().iter().zip(&self.ids).find(|((_, path), _)| *path == root).and_then(|(_, then)| *then);
-        let Some((_, now)) = before.zip(id(root)).filter(|(before, now)| before.0 != now.0) else { return false };
-        let around = fs::canonicalize(root).ok().and_then(|place| place.parent().and_then(id));
-        around.is_some_and(|around| around.0 == now.0)
+        let place = self.own().into_iter().zip(&self.mounted_at).find(|((_, path), _)| *path == root);
+        place.and_then(|(_, at)| at.as_deref()).is_some_and(|at| {
+            let (now, around) = (id(at), at.parent().and_then(id));
+            now.zip(around).is_some_and(|(now, around)| now.0 == around.0)
+        })
     }
 
     /// [`Self::is_unmounted`], as an error.
@@ -285,6 +290,14 @@ impl Site {
 
 fn id(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
+}
+
+/// The topmost folder on the filesystem of `path`, unless that is `/`.
+fn mount_point(path: &Path) -> Option<PathBuf> {
+    let place = fs::canonicalize(path).ok()?;
+    let device = id(&place)?.0;
+    let top = place.ancestors().take_while(|at| id(at).is_some_and(|(dev, _)| dev == device)).last()?;
+    top.parent().is_some().then(|| top.to_path_buf())
 }
 
 fn wrong(text: String) -> SiteError {

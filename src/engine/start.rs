@@ -135,7 +135,7 @@ impl Engine {
         mut control: mpsc::Receiver<Control>,
         publish: watch::Sender<Status>,
     ) -> Result<Option<Self>, EngineError> {
-        let Deps { mut config, state_dir, ledger, ledger_was_good, keys, client, once, host } = deps;
+        let Deps { config, state_dir, ledger, ledger_was_good, keys, client, once, host } = deps;
         let Host { beat, pulse, ready, locks, tell } = host;
         let mut ready = Some(ready);
         let clock = Clock::start();
@@ -166,9 +166,6 @@ impl Engine {
             };
             let silent = format!("the inbox {} does not answer", config.folders.inbox.display());
             let Some(looked) = attendant.attend(look, || wait_for(&silent)).await else { return Ok(None) };
-            if let Some(new) = attendant.reload.take() {
-                config = config.reloaded(*new);
-            }
             match looked.map_err(EngineError::State)?? {
                 First::Open(site, held, backend) => break (*site, held, backend),
                 First::ComesJustNow => {}
@@ -205,7 +202,11 @@ impl Engine {
         };
         let silent = "what was in work takes long to be looked at (a server or disk may hang)";
         let recovered = attendant.attend(recover(ctx.clone(), ledger_was_good), || wait_for(silent)).await;
-        let Some(recovered) = recovered.transpose()? else { return Ok(None) };
+        let Some(recovered) = recovered.transpose()? else {
+            // What it is about goes on until this process ends, and nobody else may begin before that.
+            std::mem::forget(held);
+            return Ok(None);
+        };
         let reload = attendant.reload.take();
         let config = &ctx.config;
         let mut engine = Self {
@@ -252,6 +253,8 @@ impl Engine {
             continued: HashSet::new(),
             next_tidy: Mono::default(),
             room_check: false,
+            looking_at_folders: Arc::default(),
+            key_unread: 0,
             limited: None,
             blocked: HashMap::new(),
             warned: HashSet::new(),

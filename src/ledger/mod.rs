@@ -385,6 +385,13 @@ pub trait Ledger: Send {
     /// The fingerprint of the note recorded at `path`, if one is.
     fn note_at(&mut self, path: &std::path::Path) -> Result<Option<Fingerprint>, LedgerError>;
 
+    /// The fingerprint of the note recorded at `path`, if its drop has ended and was, as far as it was read, of this picture.
+    fn note_left_at(
+        &mut self,
+        path: &std::path::Path,
+        picture: Option<Fingerprint>,
+    ) -> Result<Option<Fingerprint>, LedgerError>;
+
     /// A recorded note was written by this program: any note of this fingerprint, wherever it was brought.
     fn is_our_note(&mut self, print: Fingerprint) -> Result<bool, LedgerError>;
 

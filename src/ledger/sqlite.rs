@@ -293,6 +293,10 @@ impl Ledger for SqliteLedger {
         self.read(|tx| history::note_at(tx, path))
     }
 
+    fn note_left_at(&mut self, path: &Path, picture: Option<Fingerprint>) -> Result<Option<Fingerprint>, LedgerError> {
+        self.read(|tx| history::note_left_at(tx, path, picture))
+    }
+
     fn is_our_note(&mut self, print: Fingerprint) -> Result<bool, LedgerError> {
         self.read(|tx| history::is_our_note(tx, print))
     }

@@ -92,6 +92,9 @@ pub fn stage<'a>(m: &Move<'_>, stage: &'a Folder) -> Result<Option<Staged<'a>>, 
         return Ok(None);
     }
     let before = from.look(m.from_name)?.filter(Entry::is_file).ok_or_else(gone)?;
+    if !from.may_change() {
+        return Err(OutboxError::new("move out of its folder", from.at(m.from_name), rustix::io::Errno::ACCESS));
+    }
     let draft = draft(m, &from, stage)?;
     match from.look(m.from_name)? {
         Some(source) if state(&source) == state(&before) => Ok(Some(Staged { draft, source })),

@@ -304,7 +304,7 @@ fn read_xattr(fd: &OwnedFd, name: &str) -> Option<Vec<u8>> {
 
 impl Folder {
     /// Whether names may be made and removed in it, as far as can be asked.
-    fn may_change(&self) -> bool {
+    pub(super) fn may_change(&self) -> bool {
         let asked = rustix::fs::accessat(self, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
         !matches!(asked, Err(Errno::ACCESS | Errno::PERM))
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A timer that rings so late did not ring late: the process was stopped, frozen or swapped out.
-const STOOD_STILL: Duration = Duration::from_secs(1);
+const STOOD_STILL: Duration = Duration::from_millis(250);
 
-/// So long what came in meanwhile may take to be read.
-const CATCH_UP: Duration = Duration::from_secs(5);
+/// How often is looked whether time was lost; and what is there at least to read what came in meanwhile.
+const SLICE: Duration = Duration::from_secs(1);
 
 /// When an exchange has to be over.
 #[derive(Clone, Copy, Debug)]
@@ -32,18 +32,21 @@ impl Deadline {
         let mut work = std::pin::pin!(work);
         let mut until = part.map_or(self.at, |part| (Instant::now() + part).min(self.at));
         loop {
+            let slice = until.min(Instant::now() + SLICE);
             tokio::select! {
                 // An answer that lies there counts, whatever the time.
                 biased;
                 done = &mut work => return Some(done),
-                () = tokio::time::sleep_until(until) => {}
+                () = tokio::time::sleep_until(slice) => {}
             }
             let now = Instant::now();
-            if now.duration_since(until) < STOOD_STILL {
+            let lost = now.duration_since(slice);
+            if lost >= STOOD_STILL {
+                until = (until + lost).max(now + SLICE);
+                self.at = (self.at + lost).max(until);
+            } else if now >= until {
                 return None;
             }
-            until = now + CATCH_UP;
-            self.at = self.at.max(until);
         }
     }
 
@@ -75,7 +78,7 @@ mod tests {
         let mut deadline = Deadline::within(MOMENT);
         let comes = async {
             // Nothing is polled meanwhile, as after SIGSTOP.
-            std::thread::sleep(STOOD_STILL + MOMENT * 5);
+            std::thread::sleep(STOOD_STILL + MOMENT * 10);
             tokio::time::sleep(MOMENT).await;
             7
         };

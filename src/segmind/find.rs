@@ -83,13 +83,13 @@ impl Sent {
 /// The fingerprint of the picture in `text`, if that is base64 of one.
 fn decoded(text: &str) -> Option<Fingerprint> {
     let Some(Found::Encoded(text)) = candidate(text) else { return None };
-    let mut bytes = Vec::new();
+    let mut hasher = blake3::Hasher::new();
     decode(text, &mut |piece| {
-        bytes.extend_from_slice(piece);
+        hasher.update(piece);
         Ok(())
     })
     .ok()?;
-    Some(Fingerprint::of(&bytes))
+    Some(Fingerprint(*hasher.finalize().as_bytes()))
 }
 
 /// What `json` says.
@@ -126,8 +126,9 @@ fn speaks(json: &Value) -> bool {
     refuses(json) || json.get("message").is_some_and(says_something)
 }
 
-/// The first https URL (http too, where `http` is allowed) in an upload's reply. Beside words for people only what
-/// stands where assets do: another may lead to the documentation of an error, and would be paid for as a reference.
+/// The first https URL (http too, where `http` is allowed) in an upload's reply. Beside an error only what stands where
+/// assets do, and beside other words what names a picture: another may lead to documentation, and would be paid for as a
+/// reference.
 pub(super) fn asset_url(json: &Value, http: bool) -> Option<&str> {
     let fits = |text: &str| {
         let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
@@ -137,16 +138,31 @@ pub(super) fn asset_url(json: &Value, http: bool) -> Option<&str> {
         Some(Found::Url(url)) if fits(url) => Some(Found::Url(url)),
         _ => None,
     };
-    let (refused, spoke) = (refuses(json), speaks(json));
-    // A bare `url` beside an error is such a place, too.
-    let picture = |text: &str| !refused || names_a_picture(text);
-    let asset = |key: &&str| {
-        let pick = |text| pick(text).filter(|_| *key != "url" || picture(text));
-        anywhere(json.get(*key)?, &pick)
+    let named = |text| pick(text).filter(|_| names_a_picture(text));
+    let found = if refuses(json) {
+        ASSETS.iter().find_map(|key| {
+            // A bare `url` leads to anything.
+            let pick: &dyn Fn(_) -> _ = if *key == "url" { &named } else { &pick };
+            anywhere(json.get(*key)?, pick)
+        })
+    } else {
+        let found = ASSETS.iter().find_map(|key| below(json, key, &pick));
+        found.or_else(|| anywhere(json, if speaks(json) { &named } else { &pick }))
     };
-    let found = ASSETS.iter().find_map(asset).or_else(|| if spoke { None } else { anywhere(json, &pick) });
     match found {
         Some(Found::Url(url)) => Some(url),
+        _ => None,
+    }
+}
+
+/// What is picked below `key`, wherever that stands.
+fn below<'a>(json: &'a Value, key: &str, pick: &dyn Fn(&'a str) -> Option<Found<'a>>) -> Option<Found<'a>> {
+    match json {
+        Value::Array(items) => items.iter().find_map(|item| below(item, key, pick)),
+        Value::Object(map) => map.get(key).and_then(|value| anywhere(value, pick)).or_else(|| {
+            let others = map.iter().filter(|(name, _)| !ECHO.contains(&name.as_str()));
+            others.map(|(_, value)| value).find_map(|value| below(value, key, pick))
+        }),
         _ => None,
     }
 }
@@ -444,6 +460,8 @@ mod tests {
             json!({"x": {"y": u}}),
             json!({"error": "", "url": u}),
             json!({"error": "late", "url": u}),
+            json!({"message": "Upload successful", "data": {"file_urls": [u]}}),
+            json!({"message": "ok", "image_url": u}),
         ] {
             assert_eq!(asset_url(&json, false), Some(u), "{json}");
         }

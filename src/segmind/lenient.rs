@@ -9,8 +9,19 @@ use serde_json::Value;
 pub(super) fn parse(bytes: &[u8]) -> Option<Value> {
     match serde_json::from_slice(bytes) {
         Ok(value) => Some(value),
-        Err(_) => serde_json::from_str(&soften(std::str::from_utf8(bytes).ok()?)).ok(),
+        // Plain words are no JSON, however it is softened.
+        Err(_) if matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[')) => {
+            serde_json::from_str(&soften(std::str::from_utf8(bytes).ok()?)).ok()
+        }
+        Err(_) => None,
     }
+}
+
+/// Whether it is one of the words for what is no number, or a number that is out of range.
+fn is_no_number(word: &str) -> bool {
+    let digits = word.strip_prefix('-').unwrap_or(word);
+    matches!(word, "NaN" | "Infinity" | "-Infinity")
+        || digits.starts_with(|c: char| c.is_ascii_digit()) && word.parse::<f64>().is_ok_and(f64::is_infinite)
 }
 
 /// `text` with `null` for words and numbers that JSON has not, and U+FFFD for half a surrogate pair.
@@ -26,8 +37,7 @@ fn soften(text: &str) -> String {
             'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '+' | '.' => {
                 let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c)).unwrap_or(rest.len());
                 let word = &rest[..end];
-                let known = serde_json::from_str::<Value>(word).is_ok();
-                (end, if known { word.into() } else { "null".into() })
+                (end, if is_no_number(word) { "null".into() } else { word.into() })
             }
             other => (other.len_utf8(), rest[..other.len_utf8()].into()),
         };
@@ -101,7 +111,20 @@ mod tests {
         ] {
             assert_eq!(parse(text.as_bytes()), Some(value), "{text}");
         }
-        for text in ["", "<html>", r#"{"a":1"#, r#"{"a" NaN}"#, "{'a':1}", r#""open"#, r#""\"#, r#""\ud8"#] {
+        for text in [
+            "",
+            "Timeout",
+            "gateway-timeout",
+            r#"{"error": timeout}"#,
+            "NaN",
+            "<html>",
+            r#"{"a":1"#,
+            r#"{"a" NaN}"#,
+            "{'a':1}",
+            r#""open"#,
+            r#""\"#,
+            r#""\ud8"#,
+        ] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
     }

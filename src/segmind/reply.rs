@@ -233,7 +233,7 @@ pub(super) async fn keep(
 const WRITE: usize = 256 * 1024;
 
 /// Pieces that come within so long of one another are written together.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(100);
 
 /// Where a picture goes while it comes.
 struct Target {
@@ -514,6 +514,9 @@ mod tests {
             r#"{"error":"cut, and it said polling"#,
             "<html><body>504 Gateway Time-out</body></html>",
             "upstream request timeout",
+            "Timeout",
+            "gateway-timeout\n",
+            r#"{"error": timeout}"#,
         ] {
             assert!(words_of(body.as_bytes()).gave_up, "{body}");
         }

@@ -155,13 +155,19 @@ fn move_under(places: &Places, drop: &Failed, names: &[OsString]) -> Result<(), 
         }
         return Err((cause, (!stranded.is_empty()).then(|| stranded.join("; "))));
     }
+    let mut stays = Vec::new();
+    let mut failed = None;
     for (i, put) in &copied {
         if let Err(e) = filing::take_source_away(&moves[*i], put) {
-            let stays = format!("{} is in the inbox, and stays in errors, too", show(&names[*i]));
-            return Err((e, Some(stays)));
+            stays.push(show(&drop.members[*i]));
+            failed.get_or_insert(e);
         }
     }
-    Ok(())
+    let words = format!(
+        "the drop is in the inbox, but {} could not be removed from errors: remove it there",
+        stays.join(" and ")
+    );
+    failed.map_or(Ok(()), |e| Err((e, Some(words))))
 }
 
 /// From errors into the inbox.

@@ -20,6 +20,8 @@ pub(super) struct NameRec {
     pub(super) images: Vec<(OsString, Option<i64>)>,
     /// Sidecars that changed before this came too late. Set when it was filed.
     pub(super) late_until: Option<Nanos>,
+    /// An image went since then.
+    pub(super) fresh: bool,
 }
 
 /// What is known around a group.
@@ -255,5 +257,6 @@ impl NameRec {
     pub(super) fn went(&mut self, image: &OsStr, sent_unix_ms: Option<i64>) {
         self.images.retain(|(other, _)| Fold::of(other) != Fold::of(image));
         self.images.push((image.to_owned(), sent_unix_ms));
+        self.fresh = true;
     }
 }

@@ -83,8 +83,9 @@ impl Arrivals {
         let (now, fold) = (nanos(now), Fold::of(stem));
         let Some(rec) = self.folders[id as usize].names.get_mut(&fold) else { return };
         rec.in_work = rec.in_work.saturating_sub(1);
-        if filed && !rec.images.is_empty() {
+        if filed && rec.fresh && !rec.images.is_empty() {
             rec.late_until = Some(now.saturating_add(length(self.rules.give_up)));
+            rec.fresh = rec.is_busy();
         } else if !rec.is_busy() && rec.late_until.is_none() {
             self.folders[id as usize].names.remove(&fold);
         }

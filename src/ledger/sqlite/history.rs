@@ -160,6 +160,19 @@ pub(super) fn note_at(tx: &Connection, path: &Path) -> Result<Option<Fingerprint
     Ok(note.query_row([path.as_os_str().as_bytes()], |r| r.get(0)).optional()?.map(Fingerprint))
 }
 
+pub(super) fn note_left_at(
+    tx: &Connection,
+    path: &Path,
+    picture: Option<Fingerprint>,
+) -> Result<Option<Fingerprint>, Fault> {
+    let mut note = tx.prepare_cached(
+        "SELECT print FROM notes JOIN drops ON drops.row = notes.drop_row
+         WHERE path = ?1 AND ending IS NOT NULL AND (picture IS NULL OR picture IS ?2)",
+    )?;
+    let found = note.query_row(params![path.as_os_str().as_bytes(), picture.map(|print| print.0)], |r| r.get(0));
+    Ok(found.optional()?.map(Fingerprint))
+}
+
 pub(super) fn is_our_note(tx: &Connection, print: Fingerprint) -> Result<bool, Fault> {
     let mut note = tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM notes WHERE print = ?1)")?;
     Ok(note.query_row([print.0], |r| r.get(0))?)

@@ -27,6 +27,27 @@ fn what_is_late_stays_late_however_long_nothing_goes_to_errors() {
 }
 
 #[test]
+fn a_late_sidecar_makes_nothing_late_that_would_not_be() {
+    let mut inbox = plain();
+    inbox.see("", "a.jpg", 9, How::Closed);
+    inbox.ms += 1000;
+    let first = inbox.out().remove(0);
+    inbox.arrivals.claimed(&first, inbox.now(), Some(77));
+    inbox.arrivals.filed(&RelPath::root(), OsStr::new("a"), inbox.now());
+    inbox.ms += 540_000;
+    inbox.see("", "a.txt", 9, How::RenamedIn);
+    inbox.ms += 30_000;
+    let late = inbox.out().remove(0);
+    assert!(matches!(late.kind, CandidateKind::LateSidecar { .. }));
+    inbox.arrivals.claimed(&late, inbox.now(), None);
+    inbox.arrivals.filed(&RelPath::root(), OsStr::new("a"), inbox.now());
+    // More than give_up after the picture was filed, less than that after its sidecar was.
+    inbox.ms += 120_000;
+    inbox.see("", "a.txt", 9, How::RenamedIn);
+    assert_eq!(inbox.goes_after(), Some((30_000, strings(&["a.txt"]))));
+}
+
+#[test]
 fn a_tied_sidecar_is_late_for_each_image_of_its_stem() {
     let mut inbox = plain();
     for name in ["a.jpg", "a.png"] {

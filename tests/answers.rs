@@ -616,7 +616,7 @@ fn json_that_is_nearly_json_still_brings_its_picture() {
 #[test]
 fn an_answer_that_came_while_the_daemon_stood_still_counts() {
     let site = Site::new();
-    site.set("api.timeout", "2s").set("retry.unconfirmed", "retry");
+    site.set("api.timeout", "4s").set("retry.unconfirmed", "retry");
     let gate = Gate::default();
     let answered = gate.clone();
     site.api.on_model(move |call| call.good().after(&answered));
@@ -627,7 +627,7 @@ fn an_answer_that_came_while_the_daemon_stood_still_counts() {
     daemon.signal(rustix::process::Signal::STOP);
     gate.open();
     // Well behind the time that it has for an answer.
-    site.wait("its time is over", || sent.elapsed() > Duration::from_secs(4));
+    site.wait("its time is over", || sent.elapsed() > Duration::from_secs(6));
     daemon.signal(rustix::process::Signal::CONT);
     site.wait_archived("a.jpg");
     assert_eq!((site.results().len(), site.api.calls().len(), daemon.stop()), (1, 1, 0), "{}", site.describe());

@@ -1,6 +1,6 @@
 //! The command line's shape: every command, flag and help text, and nothing of what they do.
 //!
-//! A usage error ends with exit code 2, as clap does it; the codes of the commands stand in [`AFTER_HELP`].
+//! A usage error ends with exit code 2, as clap does it; the codes of the commands stand at the end of the help.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -76,7 +76,7 @@ pub fn move_file(filing: &Move<'_>) -> Result<Moved, OutboxError> {
     Ok(moved)
 }
 
-/// A whole copy of a file on its target's filesystem, under a hidden name: gone again unless it is [put](put).
+/// A whole copy of a file on its target's filesystem, under a hidden name: gone again unless it is [`put`].
 pub struct Staged<'a> {
     draft: Draft<'a>,
     /// The source, as it was when the copy was compared with it.

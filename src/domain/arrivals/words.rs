@@ -184,7 +184,7 @@ impl fmt::Display for Failure {
 }
 
 /// A drop that waits for nothing any more. Handed out once; the engine answers with
-/// [`claimed`](super::Arrivals::claimed), [`rejected`](super::Arrivals::rejected),
+/// [`claimed`](super::Arrivals::claimed),
 /// [`not_whole`](super::Arrivals::not_whole), [`prompt_missing`](super::Arrivals::prompt_missing),
 /// [`blocked`](super::Arrivals::blocked) or [`put_back`](super::Arrivals::put_back).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,14 +2,20 @@
 
 use super::*;
 
-#[test]
-fn what_is_late_stays_late_however_long_nothing_goes_to_errors() {
+/// `a.jpg` was sent and filed just now.
+fn after_a_picture() -> Box_ {
     let mut inbox = plain();
     inbox.see("", "a.jpg", 9, How::Closed);
     inbox.ms += 1000;
     let first = inbox.out().remove(0);
     inbox.arrivals.claimed(&first, inbox.now(), Some(77));
     inbox.arrivals.filed(&RelPath::root(), OsStr::new("a"), inbox.now());
+    inbox
+}
+
+#[test]
+fn what_is_late_stays_late_however_long_nothing_goes_to_errors() {
+    let mut inbox = after_a_picture();
     inbox.see("", "a.txt", 9, How::RenamedIn);
     // A pause: nobody takes what goes to errors.
     for _ in 0..10 {
@@ -28,12 +34,7 @@ fn what_is_late_stays_late_however_long_nothing_goes_to_errors() {
 
 #[test]
 fn a_late_sidecar_makes_nothing_late_that_would_not_be() {
-    let mut inbox = plain();
-    inbox.see("", "a.jpg", 9, How::Closed);
-    inbox.ms += 1000;
-    let first = inbox.out().remove(0);
-    inbox.arrivals.claimed(&first, inbox.now(), Some(77));
-    inbox.arrivals.filed(&RelPath::root(), OsStr::new("a"), inbox.now());
+    let mut inbox = after_a_picture();
     inbox.ms += 540_000;
     inbox.see("", "a.txt", 9, How::RenamedIn);
     inbox.ms += 30_000;

@@ -343,3 +343,25 @@ fn a_retry_from_another_filesystem_puts_a_drop_into_the_inbox_at_one_moment() {
         assert_eq!((site.once(), site.results().len()), (0, 1), "{}", site.describe());
     });
 }
+
+#[test]
+fn a_retry_that_cannot_remove_what_it_copied_says_so_and_goes_on() {
+    alone(Space::Mounts, || {
+        let (site, _mount) = site_with("errors");
+        site.api.on_model(|call| if call.nth == 1 { Answer::error(422, "no") } else { call.good() });
+        let picture = site.put_picture("inbox/a.jpg");
+        assert_eq!(site.once(), 3, "{}", site.describe());
+        if !can("strace", strace_lacks) {
+            return site.give_up();
+        }
+        let mut command = site.command();
+        command.args(["retry", "--all"]);
+        let fails = ["strace", "-f", "-qq", "-e", "inject=unlinkat:error=EACCES", "-o", "/dev/null"].map(OsStr::new);
+        let out = by(&fails, &command).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && said.contains("back in the inbox"), "{said}");
+        assert!(said.contains("could not be removed from errors") && said.contains("a.jpg"), "{said}");
+        assert_eq!(std::fs::read(site.path("errors/a.jpg")).unwrap(), picture);
+        assert_eq!((site.once(), site.results().len()), (0, 1), "{}", site.describe());
+    });
+}

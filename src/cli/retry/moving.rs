@@ -74,7 +74,8 @@ pub(super) fn bring_back(places: &Places, book: &mut Book, drop: &Failed, again:
     if again {
         said.extend(wish(places, book, drop).map_err(|e| why(&e))?);
     }
-    let names = move_all(places, drop).map_err(|e| why(&e))?;
+    let (names, left) = move_all(places, drop).map_err(|e| why(&e))?;
+    said.extend(left);
     let back = Place { folder: drop.folder.clone(), name: names.last().cloned().unwrap_or_default() };
     for note in &drop.notes {
         said.extend(take_note_away(places, book, &drop.folder, note));
@@ -107,8 +108,9 @@ fn wish(places: &Places, book: &mut Book, drop: &Failed) -> Result<Option<String
     Ok((!found).then(|| NEW.to_owned()))
 }
 
-/// Sidecars first, the picture last, all under one number. If one can't go, those before it come back.
-fn move_all(places: &Places, drop: &Failed) -> Result<Vec<OsString>, String> {
+/// Sidecars first, the picture last, all under one number: the names, and what is to be said of what stays behind. If one
+/// can't go, those before it come back.
+fn move_all(places: &Places, drop: &Failed) -> Result<(Vec<OsString>, Option<String>), String> {
     let set = SetNames::new(&drop.stem, &drop.members);
     let mut at_least = 1;
     loop {
@@ -117,11 +119,11 @@ fn move_all(places: &Places, drop: &Failed) -> Result<Vec<OsString>, String> {
         let n = places.listings.choose_number(&wanted, |n| n < at_least).map_err(|e| e.to_string())?;
         let names = set.members(n);
         match move_under(places, drop, &names) {
-            Ok(()) => {
+            Ok(left) => {
                 let all: Vec<&OsStr> = names.iter().map(OsString::as_os_str).collect();
                 // A listing that is not told only lists once more.
                 let _ = places.listings.added(&places.inbox, &drop.folder, &all);
-                return Ok(names);
+                return Ok((names, left));
             }
             Err((cause, None)) if cause.is_taken() && n < at_least.saturating_add(TRIES) && n < 100_000 => {
                 at_least = n + 1;
@@ -132,11 +134,15 @@ fn move_all(places: &Places, drop: &Failed) -> Result<Vec<OsString>, String> {
     }
 }
 
-/// The error, and what could not be taken back, in words.
+/// What is to be said of what stays in errors although it went; or the error, and what could not be taken back, in words.
 ///
 /// What has to be copied is copied first, and then all of it gets its names at one moment: a sidecar that lies in the
 /// inbox alone for long is a drop of its own.
-fn move_under(places: &Places, drop: &Failed, names: &[OsString]) -> Result<(), (OutboxError, Option<String>)> {
+fn move_under(
+    places: &Places,
+    drop: &Failed,
+    names: &[OsString],
+) -> Result<Option<String>, (OutboxError, Option<String>)> {
     let stage = Folder::root(&places.stage).map_err(|e| (e, None))?;
     let moves: Vec<_> = drop.members.iter().zip(names).map(|(old, new)| there(places, drop, old, new)).collect();
     let staged: Result<Vec<_>, _> = moves.iter().map(|one| filing::stage(one, &stage)).collect();
@@ -155,19 +161,11 @@ fn move_under(places: &Places, drop: &Failed, names: &[OsString]) -> Result<(), 
         }
         return Err((cause, (!stranded.is_empty()).then(|| stranded.join("; "))));
     }
-    let mut stays = Vec::new();
-    let mut failed = None;
-    for (i, put) in &copied {
-        if let Err(e) = filing::take_source_away(&moves[*i], put) {
-            stays.push(show(&drop.members[*i]));
-            failed.get_or_insert(e);
-        }
-    }
-    let words = format!(
-        "the drop is in the inbox, but {} could not be removed from errors: remove it there",
-        stays.join(" and ")
-    );
-    failed.map_or(Ok(()), |e| Err((e, Some(words))))
+    let take_away = |(i, put): &(usize, filing::Put)| filing::take_source_away(&moves[*i], put).err();
+    let stays: Vec<_> = copied.iter().filter_map(take_away).map(|e| e.to_string()).collect();
+    // It goes all the same: whoever brings it back once more would pay for it once more.
+    let words = || format!("it could not be removed from errors ({}): remove it there", stays.join("; "));
+    Ok((!stays.is_empty()).then(words))
 }
 
 /// From errors into the inbox.

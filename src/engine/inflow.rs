@@ -285,7 +285,8 @@ impl Engine {
         for Hint { folder, name, how } in drained.hints {
             let place = Place { folder, name };
             let at = if how == HintHow::Gone && self.is_claimed(&place) { now + BEHIND_A_CLAIM } else { now };
-            self.hints.insert((place.folder, place.name), how);
+            let hint = self.hints.entry((place.folder, place.name)).or_insert(how);
+            *hint = hint.then(how);
             self.look_from(at);
         }
         self.status_due.get_or_insert(now + super::status::QUIET);

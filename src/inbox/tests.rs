@@ -228,3 +228,21 @@ async fn the_loss_of_the_inbox_itself_asks_for_a_rescan() {
     tokio::time::timeout(Duration::from_secs(20), watcher.changed()).await.unwrap();
     assert!(watcher.drain().rescan);
 }
+
+#[test]
+fn what_says_more_is_kept_of_two_hints() {
+    let look = HintHow::Look;
+    for (first, second, both) in [
+        (look(How::Changed), look(How::Touched), look(How::Changed)),
+        (look(How::RenamedIn), look(How::Touched), look(How::RenamedIn)),
+        (look(How::RenamedIn), look(How::Closed), look(How::RenamedIn)),
+        (look(How::RenamedIn), look(How::Changed), look(How::Changed)),
+        (look(How::Changed), look(How::Closed), look(How::Closed)),
+        (look(How::Closed), look(How::Changed), look(How::Changed)),
+        (HintHow::Gone, look(How::Created), look(How::Created)),
+        (look(How::Closed), HintHow::Gone, HintHow::Gone),
+        (HintHow::DirAppeared, look(How::Touched), HintHow::DirAppeared),
+    ] {
+        assert_eq!(first.then(second), both, "{first:?}, then {second:?}");
+    }
+}

@@ -42,6 +42,20 @@ pub enum HintHow {
     Gone,
 }
 
+impl HintHow {
+    /// What two hints for one name mean together: the later counts, but a change of mode or times alone says less than
+    /// anything.
+    #[must_use]
+    pub fn then(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::DirAppeared, Self::Look(_)) => Self::DirAppeared,
+            // The second: renamed in and then only closed, so whoever renamed it had finished it.
+            (_, Self::Look(How::Touched)) | (Self::Look(How::RenamedIn), Self::Look(How::Closed)) => self,
+            _ => later,
+        }
+    }
+}
+
 /// What was noted since the last time.
 #[derive(Debug, Default)]
 pub struct Drained {
@@ -171,7 +185,7 @@ impl Shared {
             let count = notes.count;
             notes.count += 1;
             if let Some((_, old)) = notes.order.get_mut(&place) {
-                *old = merged(*old, how);
+                *old = old.then(how);
             } else if notes.order.len() >= self.cap {
                 notes.order.clear();
                 notes.rescan = true;
@@ -201,16 +215,6 @@ fn meaning(kind: EventKind) -> Option<HintHow> {
         EventKind::Modify(ModifyKind::Name(_)) => HintHow::Look(How::RenamedIn),
         EventKind::Modify(_) | EventKind::Any | EventKind::Other => HintHow::Look(How::Changed),
     })
-}
-
-/// Two hints for one name: the later counts, but a change of mode or times alone says less than anything.
-fn merged(old: HintHow, new: HintHow) -> HintHow {
-    match (old, new) {
-        (HintHow::DirAppeared, HintHow::Look(_)) => HintHow::DirAppeared,
-        // The second: renamed in and then only closed, so whoever renamed it had finished it.
-        (_, HintHow::Look(How::Touched)) | (HintHow::Look(How::RenamedIn), HintHow::Look(How::Closed)) => old,
-        _ => new,
-    }
 }
 
 fn watch_error(path: &Path, error: &notify::Error, limit: &'static str) -> InboxError {

@@ -472,6 +472,50 @@ fn a_changed_key_is_read_before_each_probe() {
 }
 
 #[test]
+fn no_key_goes_to_the_hosts_of_another_configuration() {
+    let (site, other, gate) = (Site::new(), support::Api::start(), Gate::default());
+    let write = |name: &str, key: &str| {
+        fs::write(site.path(name), key).unwrap();
+        fs::set_permissions(site.path(name), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    };
+    write("first-key", "the-first-key");
+    write("second-key", support::KEY);
+    let held = gate.clone();
+    site.api.on_other(move |request, n| match (request.path.as_str(), n) {
+        (support::api::UPLOAD, 1) => Some(Answer::error(500, "try again").after(&held)),
+        (support::api::UPLOAD, _) => {
+            Some(Answer::json(200, &json!({ "file_urls": ["https://assets.example.com/b.jpg"] })))
+        }
+        _ => None,
+    });
+    // The same bytes: the second waits for the first's upload, and then makes its own.
+    let bytes = site.put_picture("inbox/a.jpg");
+    site.put("inbox/b.jpg", &bytes);
+    site.set("api.key_file", "first-key");
+    let mut command = site.command();
+    command.env_remove("SEGMIND_API_KEY").arg("run");
+    let daemon = Daemon::spawn(command, &site.path("keys.log"));
+    site.wait("one uploads", || site.api.to(support::api::UPLOAD).len() == 1);
+    site.set("api.key_file", "second-key").set("api.base_url", other.url());
+    site.set("api.upload_url", other.url() + support::api::UPLOAD);
+    daemon.signal(Signal::HUP);
+    site.a_later_drop_is_done();
+    assert!(!other.calls().is_empty(), "the new configuration holds");
+    gate.open();
+    site.wait_archived("a.jpg");
+    site.wait_archived("b.jpg");
+    assert!(site.api.to(support::api::UPLOAD).len() > 1, "{}", site.describe());
+    for (api, key) in [(&site.api, "the-first-key"), (&other, support::KEY)] {
+        for request in api.requests() {
+            assert_eq!(request.header("x-api-key"), Some(key), "{} {}", request.method, request.path);
+        }
+    }
+    // For the end's look at what was told: it knows one key.
+    fs::remove_file(site.path("first-key")).unwrap();
+    fs::remove_file(site.path("second-key")).unwrap();
+}
+
+#[test]
 fn a_signal_makes_it_look_again_at_once() {
     let site = Site::new();
     site.set("watch.backend", "poll").set("watch.poll_interval", "10m").set("watch.rescan", "10m");

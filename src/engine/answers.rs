@@ -451,7 +451,7 @@ impl Engine {
 
 async fn ask_credits(ctx: &super::ctx::Ctx) -> Credits {
     let last_cost = ctx.record(|l| l.last_cost()).await.unwrap_or(None);
-    match ctx.keys.key() {
+    match ctx.key().await {
         Some(key) => ctx.client.credits(&key, last_cost).await,
         None => Credits::Refused { message: "there is no API key".into() },
     }

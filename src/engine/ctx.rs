@@ -26,53 +26,52 @@ use super::site::Site;
 /// The longest picture that is taken from the service. Far above what it sends (about a megapixel).
 pub(super) const MAX_RESULT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The API key as it was last read.
+/// The API key as it was last read, of one configuration: another one has a ring of its own, so that no key goes to
+/// the hosts of another configuration than its own.
 #[derive(Debug)]
 pub struct KeyRing {
-    /// Where it comes from, and how often that was changed.
-    source: Mutex<(KeySource, u64)>,
-    key: Mutex<Option<Arc<ApiKey>>>,
+    source: KeySource,
+    key: Mutex<Known>,
+}
+
+#[derive(Debug)]
+enum Known {
+    Unread,
+    Read(Option<Arc<ApiKey>>),
 }
 
 impl KeyRing {
     /// Reads nothing yet.
     pub fn new(source: KeySource) -> Self {
-        Self { source: Mutex::new((source, 0)), key: Mutex::new(None) }
+        Self { source, key: Mutex::new(Known::Unread) }
+    }
+
+    /// One for a configuration with this `[api] key_file`. Reads nothing yet.
+    #[must_use]
+    pub fn with_file(&self, file: Option<std::path::PathBuf>) -> Self {
+        Self::new(KeySource { key_file: file, ..self.source.clone() })
     }
 
     /// Reads the key again. Blocks on the disk. A key that can't be read any more is forgotten.
     pub fn read(&self) -> Result<(), KeyError> {
-        // A disk that hangs holds nobody up who only wants to name another file.
-        let (source, changes) = self.source.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let read = source.read();
-        let now = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.1 != changes {
-            // Whoever named another file reads that one.
-            return read.map(drop);
-        }
-        let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
-        match read {
-            Ok(new) => {
-                *key = Some(Arc::new(new));
-                Ok(())
-            }
-            Err(e) => {
-                *key = None;
-                Err(e)
-            }
-        }
+        let (key, done) = match self.source.read() {
+            Ok(key) => (Some(Arc::new(key)), Ok(())),
+            Err(e) => (None, Err(e)),
+        };
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Known::Read(key);
+        done
     }
 
-    /// Another `[api] key_file` from now on.
-    pub fn set_file(&self, file: Option<std::path::PathBuf>) {
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        source.0.key_file = file;
-        source.1 += 1;
-    }
-
-    /// The key.
+    /// The key, if it was read.
     pub fn key(&self) -> Option<Arc<ApiKey>> {
-        self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        match &*self.key.lock().unwrap_or_else(PoisonError::into_inner) {
+            Known::Unread => None,
+            Known::Read(key) => key.clone(),
+        }
+    }
+
+    fn is_unread(&self) -> bool {
+        matches!(*self.key.lock().unwrap_or_else(PoisonError::into_inner), Known::Unread)
     }
 }
 
@@ -158,6 +157,16 @@ impl Ctx {
     /// Whether the loop has ended: whatever has no row yet gets none.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
+    }
+
+    /// The key of this configuration, read first where nobody has yet.
+    pub(super) async fn key(&self) -> Option<Arc<ApiKey>> {
+        if self.keys.is_unread() {
+            let keys = Arc::clone(&self.keys);
+            // Why it can't be read is told by whoever read the configuration.
+            let _ = blocking(move || keys.read()).await;
+        }
+        self.keys.key()
     }
 
     /// One transaction of the ledger.

@@ -349,7 +349,7 @@ pub(super) async fn upload(ctx: &Ctx, picture: Picture, afresh: bool) -> Result<
         }
     }
     let (body, fingerprint, _file) = upload_body(ctx, picture).await?;
-    let Some(api_key) = ctx.keys.key() else {
+    let Some(api_key) = ctx.key().await else {
         let message = "there is no API key".to_owned();
         return Err(NoReference::Upload(Verdict::Pause { why: crate::domain::verdict::PauseWhy::Key, message }));
     };

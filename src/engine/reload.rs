@@ -18,18 +18,21 @@ impl Engine {
             tracing::warn!(keys = kept.join(", "), "these keys change only on restart; the old values stay");
         }
         let config = self.ctx.config.reloaded(config);
-        self.ctx.keys.set_file(config.api.key_file.clone());
+        match Client::new(client_settings(&config)) {
+            Ok(client) => self.ctx.client = client,
+            Err(e) => {
+                tracing::error!(error = %e, "the API's new settings can't be used; the old configuration stays");
+                return;
+            }
+        }
+        // Who works by the old configuration goes on with its key.
+        self.ctx.keys = Arc::new(self.ctx.keys.with_file(config.api.key_file.clone()));
         self.key_unread += 1;
         let (ctx, keys) = (self.ctx.clone(), self.ctx.keys.clone());
         self.spawn(async move {
             let read = ctx::blocking(move || keys.read().map_err(|e| e.to_string())).await.and_then(|r| r);
             ctx.send(Event::KeyRead(read)).await;
         });
-        let settings = client_settings(&config);
-        match Client::new(settings) {
-            Ok(client) => self.ctx.client = client,
-            Err(e) => tracing::error!(error = %e, "the API's new settings can't be used; the old ones stay"),
-        }
         self.gate.set_probe_interval(config.retry.probe_interval);
         self.pace.set(config.api.requests_per_minute, config.api.max_in_flight);
         self.arrivals.set_rules(inflow::rules(&config, &self.backend, self.once), now);

@@ -376,7 +376,7 @@ async fn call(
         Reference::Given { url } | Reference::Public { url } => Body::json(&frozen.body(shot.seed, Some(url))),
         Reference::None => Body::json(&frozen.body(shot.seed, None)),
     };
-    let mut outcome = match ctx.keys.key() {
+    let mut outcome = match ctx.key().await {
         Some(key) => {
             whole_after_all(ctx.client.reimagine_leaving(&key, body, &into, MAX_RESULT_BYTES).await, &into).await
         }

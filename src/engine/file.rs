@@ -365,14 +365,16 @@ async fn return_all(ctx: &Ctx, open: OpenDrop) -> Back {
     let (site, row) = (ctx.site.clone(), open.clone());
     let returned =
         blocking(move || claim::unclaim(&row.drop.working, &site.inbox, &row.drop.folder, &moving(&row))).await;
-    let why = match returned {
+    let (why, stranded) = match returned {
         Ok(Ok(returned)) if returned.is_back() => return Back::InInbox,
-        Ok(Ok(returned)) => format!("{:?}: the name is taken", returned.taken),
-        Ok(Err(e)) => e.to_string(),
-        Err(e) => e,
+        Ok(Ok(returned)) => (format!("{:?}: the name is taken", returned.taken), returned.stranded),
+        Ok(Err(e)) => (e.to_string(), e.stranded),
+        Err(e) => (e, Vec::new()),
     };
-    tracing::warn!(reason = %why, "a drop could not go back into the inbox; it stays due in working");
+    tracing::warn!(reason = %why, left_in_the_inbox = ?stranded, "a drop could not go back into the inbox; it stays due in working");
     let mut reborn = open;
+    // What was frozen of it holds; it is a file of the inbox now.
+    reborn.drop.members.retain(|member| !stranded.contains(&member.name));
     reborn.drop.id = send::new_id();
     reborn.drop.continues = Some(id);
     // Its old row is closed: without a new one nobody would know of it.

@@ -41,7 +41,8 @@ pub struct ClaimError {
     /// has other bytes by now. [`OutboxError::Taken`]: the name is in work.
     #[source]
     pub cause: OutboxError,
-    /// Members that had been moved already and could not be put back. Nearly always empty.
+    /// Members that had been moved already and could not be put back, or what came to bear their names meanwhile.
+    /// Nearly always empty.
     pub stranded: Vec<OsString>,
 }
 
@@ -81,8 +82,9 @@ pub fn claim(inbox: &Path, working: &Path, rel: &RelPath, members: &[Member]) ->
     for (i, member) in members.iter().enumerate() {
         match claim_one(inbox, working, rel, member) {
             Ok(after) => facts.push(after),
-            Err(cause) => {
-                let moved: Vec<_> = members[..i].iter().map(|m| (m.name.as_os_str(), m.facts)).collect();
+            Err(Unclaimed { cause, moved }) => {
+                let moved = &members[..i + usize::from(moved)];
+                let moved: Vec<_> = moved.iter().map(|m| (m.name.as_os_str(), m.facts)).collect();
                 let stranded = undo(working, inbox, rel, &moved);
                 prune(working, rel);
                 return Err(ClaimError { cause, stranded });
@@ -92,24 +94,37 @@ pub fn claim(inbox: &Path, working: &Path, rel: &RelPath, members: &[Member]) ->
     Ok(Claimed { facts })
 }
 
-fn claim_one(inbox: &Path, working: &Path, rel: &RelPath, member: &Member) -> Result<Facts, OutboxError> {
+/// A member that is not claimed, and whether what bears its name was moved all the same.
+struct Unclaimed {
+    cause: OutboxError,
+    moved: bool,
+}
+
+impl From<OutboxError> for Unclaimed {
+    fn from(cause: OutboxError) -> Self {
+        Self { cause, moved: false }
+    }
+}
+
+fn claim_one(inbox: &Path, working: &Path, rel: &RelPath, member: &Member) -> Result<Facts, Unclaimed> {
     let gone = || OutboxError::Gone { path: rel.under(inbox).join(&member.name) };
     let from = Folder::existing(inbox, rel)?.ok_or_else(gone)?;
     let before = from.look(&member.name)?.ok_or_else(gone)?;
     // With the time of its last change, too, which nobody can set back; the rename itself changes that.
     if !is_member(&before, member) || before.facts.ctime_ns != member.facts.ctime_ns {
-        return Err(OutboxError::Changed { path: from.at(&member.name) });
+        return Err(OutboxError::Changed { path: from.at(&member.name) }.into());
     }
     let to = rename_into(&from, &member.name, working, rel)?;
-    match to.look(&member.name)? {
-        Some(after) if is_member(&after, member) => Ok(after.facts),
-        after => {
-            // Swapped between the look and the rename: not what was checked, so back with it.
-            if after.is_some() {
-                rename(&to, &member.name, &from, &member.name)?;
-            }
-            Err(OutboxError::Changed { path: from.at(&member.name) })
+    let changed = OutboxError::Changed { path: from.at(&member.name) };
+    match to.look(&member.name) {
+        Ok(Some(after)) if is_member(&after, member) => Ok(after.facts),
+        // Swapped between the look and the rename: not what was checked, so back with it.
+        Ok(Some(_)) => {
+            let moved = rename(&to, &member.name, &from, &member.name).is_err();
+            Err(Unclaimed { cause: changed, moved })
         }
+        Ok(None) => Err(changed.into()),
+        Err(cause) => Err(Unclaimed { cause, moved: true }),
     }
 }
 

@@ -106,6 +106,34 @@ fn what_changed_since_it_was_read_is_not_claimed() {
 }
 
 #[test]
+fn what_is_swapped_during_a_claim_is_put_back_or_named() {
+    let house = House::new();
+    let place = house.inbox.join("a/b/x.jpg");
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                fs::write(place.with_extension("new"), "another").unwrap();
+                fs::rename(place.with_extension("new"), &place).unwrap();
+            }
+        });
+        let folder = Folder::existing(&house.inbox, &house.rel).unwrap().unwrap();
+        for _ in 0..2000 {
+            let Some(entry) = folder.look(OsStr::new("x.jpg")).unwrap() else { continue };
+            let left = match house.claim(&[Member { name: "x.jpg".into(), facts: entry.facts }]) {
+                Ok(_) => house.in_working(),
+                Err(e) => e.stranded,
+            };
+            assert_eq!(left, house.in_working());
+            for name in left {
+                fs::remove_file(house.rel.under(&house.working).join(name)).unwrap();
+            }
+        }
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn a_name_that_is_in_work_is_not_claimed_again() {
     let house = House::new();
     house.claim(&[house.drop_in("x.jpg")]).unwrap();

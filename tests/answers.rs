@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use serde_json::json;
 use support::api::{CREDITS, MODEL, Request, UPLOAD};
-use support::{Answer, Api, Gate, Site, pictures};
+use support::{Answer, Api, Gate, KEY, Site, pictures};
 
 /// One picture, `run --once` with the answer of `script` to each model call: the site, and the exit code.
 fn one(script: impl Fn(&support::Call) -> Answer + Send + Sync + 'static) -> (Site, i32) {
@@ -807,11 +807,45 @@ fn a_download_follows_redirects_without_the_key() {
 }
 
 #[test]
+fn a_refusal_that_names_an_address_is_a_refusal() {
+    for nested in [false, true] {
+        let site = Site::new();
+        let docs = site.api.url() + "/docs/moderation";
+        site.api.on_model(move |_| {
+            let refusal = json!({ "error": "the picture was not nice", "url": docs });
+            Answer::json(200, &if nested { json!({ "output": refusal }) } else { refusal })
+        });
+        site.put_picture("inbox/a.jpg");
+        let code = site.once();
+        let note = ended_in_errors("an address", &site, code, 1, "unknown");
+        assert!(note.contains("the picture was not nice"), "{note}");
+        assert!(site.api.to("/docs").is_empty(), "{}", site.describe());
+    }
+}
+
+#[test]
+fn a_key_that_an_answer_repeats_is_not_cut_into_a_half_that_stays() {
+    let half = &KEY[..KEY.len() * 2 / 3];
+    // Wherever a note, a log or the reading of an answer cuts.
+    for before in [125, 130, 135, 140, 180, 185, 190, 1985, 1990] {
+        for answer in [
+            Answer::json(200, &json!({ "x": "y".repeat(before), "headers": { "x-api-key": KEY } })),
+            Answer::new(200, "text/html", format!("<p>{} {KEY}</p>", "y".repeat(before))),
+            Answer::new(422, "text/plain", format!("{} {KEY}", "y".repeat(before))),
+        ] {
+            let (site, _) = one(move |_| answer.clone());
+            let note = site.note("errors/a.error.txt");
+            assert!(!note.contains(half) && !site.logs().contains(half), "{before}: {note}");
+        }
+    }
+}
+
+#[test]
 fn an_api_that_repeats_the_key_or_an_assets_url_does_not_get_it_into_notes_or_logs() {
     let site = Site::new();
     site.api.on_model(|call| {
         let url = call.request.reference().unwrap_or_default();
-        Answer::error(422, &format!("can't fetch {url} with key {} sorry", support::KEY))
+        Answer::error(422, &format!("can't fetch {url} with key {KEY} sorry"))
     });
     site.put_picture("inbox/a.jpg");
     assert_eq!(site.once(), 3);
@@ -821,7 +855,7 @@ fn an_api_that_repeats_the_key_or_an_assets_url_does_not_get_it_into_notes_or_lo
     for (status, secret) in [(422, "key"), (200, "key"), (422, "asset"), (200, "asset")] {
         let (site, _) = one(move |call| {
             let asset = call.request.reference().unwrap_or_default();
-            let id = format!("r-{}", if secret == "key" { support::KEY } else { &asset });
+            let id = format!("r-{}", if secret == "key" { KEY } else { &asset });
             let answer = if status == 200 { call.good() } else { Answer::error(status, "no") };
             answer.header("x-request-id", &id)
         });

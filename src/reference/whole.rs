@@ -40,18 +40,6 @@ impl Format {
             Self::Gif => "image/gif",
         }
     }
-
-    /// The usual extension, without a dot.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Jpeg => "jpg",
-            Self::Png => "png",
-            Self::WebP => "webp",
-            Self::Tiff => "tif",
-            Self::Bmp => "bmp",
-            Self::Gif => "gif",
-        }
-    }
 }
 
 impl fmt::Display for Format {

@@ -95,10 +95,15 @@ fn decoded(text: &str) -> Option<Fingerprint> {
 /// What `json` says.
 pub(super) fn find<'a>(json: &'a Value, sent: &Sent) -> Option<Found<'a>> {
     let result = |text: &'a str| candidate(text).filter(|_| !sent.is(text));
-    if let Some(found) = known(json, &result) {
+    let (refused, spoke) = (refuses(json), speaks(json));
+    // Beside an error a bare `url` leads to its documentation, if it names no picture.
+    let bare = |text: &'a str| match result(text) {
+        Some(Found::Url(url)) if refused && !names_a_picture(url) => None,
+        found => found,
+    };
+    if let Some(found) = known(json, &result, &bare) {
         return Some(found);
     }
-    let (refused, spoke) = (refuses(json), speaks(json));
     if let Some(found) = anywhere(json, &|text| match result(text) {
         // Beside an error's text a URL under a strange name leads to its documentation, not to a picture.
         Some(Found::Url(url)) if spoke && !names_a_picture(url) => None,
@@ -116,9 +121,10 @@ pub(super) fn find<'a>(json: &'a Value, sent: &Sent) -> Option<Found<'a>> {
     odd(json, &place).or_else(|| spoke.then_some(Found::Refusal))
 }
 
-/// Whether it says that something went wrong.
+/// Whether it says that something went wrong, or what stands where a result should.
 fn refuses(json: &Value) -> bool {
     ["error", "errors", "detail"].iter().any(|key| json.get(key).is_some_and(says_something))
+        || KNOWN.iter().any(|key| json.get(key).is_some_and(|inner| inner.is_object() && refuses(inner)))
 }
 
 /// Whether it has words for people, of what went wrong or of anything.
@@ -178,7 +184,11 @@ pub(super) fn words(json: &Value) -> Option<String> {
             }
         }
     }
-    if words.is_empty() { None } else { Some(words.join("; ")) }
+    if words.is_empty() {
+        let mut inner = KNOWN.iter().filter_map(|key| json.get(key)).filter(|inner| inner.is_object());
+        return inner.find_map(self::words);
+    }
+    Some(words.join("; "))
 }
 
 fn plain(value: &Value) -> String {
@@ -214,11 +224,19 @@ fn says_something(value: &Value) -> bool {
     }
 }
 
-fn known<'a>(json: &'a Value, pick: &dyn Fn(&'a str) -> Option<Found<'a>>) -> Option<Found<'a>> {
+/// What is picked under the keys of results; `bare` picks under those that may hold any URL.
+fn known<'a>(
+    json: &'a Value,
+    pick: &dyn Fn(&'a str) -> Option<Found<'a>>,
+    bare: &dyn Fn(&'a str) -> Option<Found<'a>>,
+) -> Option<Found<'a>> {
     match json {
         Value::String(text) => pick(text),
-        Value::Array(items) => items.iter().find_map(|item| known(item, pick)),
-        Value::Object(map) => KNOWN.iter().find_map(|key| known(map.get(*key)?, pick)),
+        Value::Array(items) => items.iter().find_map(|item| known(item, pick, bare)),
+        Value::Object(map) => KNOWN.iter().find_map(|key| {
+            let pick = if ["url", "urls"].contains(key) { bare } else { pick };
+            known(map.get(*key)?, pick, bare)
+        }),
         _ => None,
     }
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{NoProxy, Proxy};
 use thiserror::Error;
@@ -119,6 +120,8 @@ impl Connections {
         let base = || {
             reqwest::Client::builder()
                 .user_agent(concat!("reimagined/", env!("CARGO_PKG_VERSION")))
+                // Who says nothing of it may be answered in any (RFC 9110, 12.5.3).
+                .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
                 .retry(reqwest::retry::never())
                 .redirect(Policy::none())
                 .referer(false)

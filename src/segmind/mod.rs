@@ -236,10 +236,10 @@ impl Client {
                 Content::Held(held) => return (Verdict::Picture, Some(Err(held)), receipt),
                 Content::Link(url) => BodyKind::Link(url),
                 Content::Refusal => BodyKind::Refusal,
-                Content::Unusable { what, lost } => BodyKind::Unusable { what: clean(&what), lost },
+                Content::Unusable { what, lost } => BodyKind::Unusable { what: brief(&clean(&what)), lost },
                 Content::Broken { what, received } => {
                     rest.remains = Some(received);
-                    BodyKind::Unusable { what: clean(&what), lost: true }
+                    BodyKind::Unusable { what: brief(&clean(&what)), lost: true }
                 }
             };
         } else {
@@ -279,7 +279,7 @@ impl Client {
                     said(&mut reply, words.as_deref(), &clean);
                 }
                 Err((words, Content::Unusable { what, lost })) => {
-                    reply.body = BodyKind::Unusable { what: clean(&what), lost };
+                    reply.body = BodyKind::Unusable { what: brief(&clean(&what)), lost };
                     said(&mut reply, words.as_deref(), &clean);
                 }
                 Err((words, _)) => said(&mut reply, words.as_deref(), &clean),
@@ -314,8 +314,8 @@ impl Client {
             return Credits::NoAnswer { message: clean(&how) };
         }
         match judge_credits(status, &body, last_cost) {
-            Credits::Refused { message } => Credits::Refused { message: clean(&message) },
-            Credits::Other { message } => Credits::Other { message: clean(&message) },
+            Credits::Refused { message } => Credits::Refused { message: brief(&clean(&message)) },
+            Credits::Other { message } => Credits::Other { message: brief(&clean(&message)) },
             told => told,
         }
     }
@@ -412,6 +412,11 @@ fn begun(response: &Response, after: Duration) -> Reply {
         body: BodyKind::Unusable { what: "the answer was not looked at".into(), lost: false },
         after,
     }
+}
+
+/// What an answer was, and how it began.
+fn brief(what: &str) -> String {
+    tidy(what, 300)
 }
 
 fn said(reply: &mut Reply, words: Option<&str>, clean: &dyn Fn(&str) -> String) {

@@ -13,7 +13,7 @@ const ASSET: &str = "[asset URL]";
 pub fn redact(text: &str, key: Option<&ApiKey>, assets: &[&str]) -> String {
     let mut text = text.replace("\\/", "/");
     if let Some(key) = key {
-        text = text.replace(key.expose(), "[API key]");
+        text = blacked(&text, key.expose());
     }
     let mut hosts = Vec::new();
     for asset in assets.iter().filter(|asset| !asset.is_empty()) {
@@ -32,14 +32,50 @@ pub fn redact(text: &str, key: Option<&ApiKey>, assets: &[&str]) -> String {
             hosts.extend(url.host_str().map(str::to_owned));
         }
     }
-    urls(&without_disguised(&text, assets, &hosts), &hosts)
+    let text = without_disguised(&text, key, assets, &hosts);
+    urls(&text, &hosts)
 }
 
 /// `text` without the key, and all else as it is: an address where something that was paid for may still be had.
 pub fn without_key(text: &str, key: Option<&ApiKey>) -> String {
-    let Some(key) = key else { return text.to_owned() };
-    let encoded = percent_encoding::utf8_percent_encode(key.expose(), percent_encoding::NON_ALPHANUMERIC).to_string();
-    text.replace(key.expose(), "[API key]").replace(&encoded, "[API key]")
+    key.map_or_else(|| text.to_owned(), |key| blacked(text, key.expose()))
+}
+
+/// So much of a key's beginning is the key: what came was cut, or is.
+const TELLING: usize = 8;
+
+/// `text` without the key, in whole or from its beginning on, as it is or percent-encoded in whole or in part.
+fn blacked(text: &str, key: &str) -> String {
+    let (bytes, mut out, mut copied, mut at) = (text.as_bytes(), String::with_capacity(text.len()), 0, 0);
+    while at < bytes.len() {
+        match spelt(&bytes[at..], key.as_bytes()) {
+            Some(length) => {
+                out.push_str(&text[copied..at]);
+                out.push_str("[API key]");
+                at += length;
+                copied = at;
+            }
+            None => at += 1,
+        }
+    }
+    out.push_str(&text[copied..]);
+    out
+}
+
+/// The length of the key's beginning, long enough to tell, that `text` begins with.
+fn spelt(text: &[u8], key: &[u8]) -> Option<usize> {
+    let mut length = 0;
+    let mut known = 0;
+    for wanted in key {
+        let hex = || u8::from_str_radix(std::str::from_utf8(text.get(length + 1..length + 3)?).ok()?, 16).ok();
+        match text.get(length) {
+            Some(there) if there == wanted => length += 1,
+            Some(b'%') if hex() == Some(*wanted) => length += 3,
+            _ => break,
+        }
+        known += 1;
+    }
+    (known > 0 && known >= key.len().min(TELLING)).then_some(length)
 }
 
 /// What of an asset's path names it, or its owner, by itself: its ends of two segments and more, and e-mail addresses.
@@ -57,14 +93,15 @@ fn parts(url: &Url) -> Vec<String> {
     parts
 }
 
-/// Without the words in which an asset stands percent-encoded or with entities of HTML.
-fn without_disguised(text: &str, assets: &[&str], hosts: &[String]) -> String {
+/// Without the words in which an asset or the key stands percent-encoded or with entities of HTML.
+fn without_disguised(text: &str, key: Option<&ApiKey>, assets: &[&str], hosts: &[String]) -> String {
     let urls = || assets.iter().filter_map(|asset| Url::parse(asset).ok());
     let mut secrets: Vec<String> = assets.iter().map(|asset| (*asset).to_owned()).collect();
     secrets.extend(urls().flat_map(|url| parts(&url)));
     secrets.extend(hosts.iter().map(|host| format!("://{host}")));
     secrets.retain(|secret| !secret.is_empty());
-    if secrets.is_empty() || !text.contains(['%', '&']) {
+    let key: Vec<String> = key.iter().map(|key| key.expose().to_owned()).collect();
+    if secrets.is_empty() && key.is_empty() || !text.contains(['%', '&']) {
         return text.to_owned();
     }
     let stop = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`' | '|');
@@ -72,7 +109,13 @@ fn without_disguised(text: &str, assets: &[&str], hosts: &[String]) -> String {
         .map(|word| {
             let bare = word.trim_end_matches(stop);
             let tail = &word[bare.len()..];
-            if is_disguised(bare, &secrets) { format!("{ASSET}{tail}") } else { word.to_owned() }
+            if is_disguised(bare, &key) {
+                format!("[API key]{tail}")
+            } else if is_disguised(bare, &secrets) {
+                format!("{ASSET}{tail}")
+            } else {
+                word.to_owned()
+            }
         })
         .collect()
 }
@@ -228,9 +271,27 @@ mod tests {
         let key = ApiKey::new("SG_0123+4567", "test").unwrap();
         let kept = "https://b.example/a@b/x.jpg?X-Amz-Signature=ab12#f";
         assert_eq!(without_key(kept, Some(&key)), kept);
-        for with in ["https://b.example/x.jpg?k=SG_0123+4567&s=1", "https://b.example/x.jpg?k=SG%5F0123%2B4567&s=1"] {
-            assert_eq!(without_key(with, Some(&key)), "https://b.example/x.jpg?k=[API key]&s=1");
+        for with in ["SG_0123+4567", "SG%5F0123%2B4567", "SG_0123%2b4567", "SG_0123%2B4%3", "SG_0123+45"] {
+            let with = format!("https://b.example/x.jpg?k={with}&s=1");
+            let without = without_key(&with, Some(&key));
+            assert!(without.starts_with("https://b.example/x.jpg?k=[API key]") && !without.contains("SG"), "{without}");
         }
+    }
+
+    #[test]
+    fn a_key_is_found_cut_and_disguised() {
+        let key = ApiKey::new("SG_ab+cd/ef12gh==", "test").unwrap();
+        for (text, want) in [
+            ("invalid key SG_ab%2Bcd%2Fef12gh%3D%3D", "invalid key [API key]"),
+            ("invalid key SG_ab&#43;cd&#47;ef12gh==", "invalid key [API key]"),
+            ("invalid key SG_ab%252Bcd%252Fef12gh%253D%253D!", "invalid key [API key]"),
+            ("\"x-api-key\": \"SG_ab+cd/ef12…", "\"x-api-key\": \"[API key]…"),
+            ("SG_ab+c is no beginning that tells", "SG_ab+c is no beginning that tells"),
+        ] {
+            assert_eq!(redact(text, Some(&key), &[]), want, "{text}");
+        }
+        let short = ApiKey::new("k", "test");
+        assert!(short.is_err() || redact("a k", short.ok().as_ref(), &[]) == "a [API key]");
     }
 
     proptest::proptest! {

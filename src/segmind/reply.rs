@@ -396,9 +396,6 @@ fn taken(found: Found<'_>, into: &Path, max_bytes: u64) -> Content {
 }
 
 fn write_encoded(text: &str, into: &Path, max_bytes: u64) -> Content {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-
     let (mut all, mut kind, mut too_long) = (Vec::new(), None, false);
     let decoded = decode(text, &mut |piece| {
         kind = kind.or_else(|| sniff(piece));
@@ -414,12 +411,11 @@ fn write_encoded(text: &str, into: &Path, max_bytes: u64) -> Content {
         _ if too_long => return unusable(format!("the picture did not end within {max_bytes} bytes"), false),
         _ => return unusable("the answer was a picture in broken base64", false),
     };
-    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(into);
-    match file.and_then(|mut file| file.write_all(&all)) {
-        Ok(()) => Content::Picture(Received { bytes: all.len() as u64, kind }),
-        Err(e) => {
+    match write_small(into, all) {
+        Ok((_, all)) => Content::Picture(Received { bytes: all.len() as u64, kind }),
+        Err(held) => {
             let _ = std::fs::remove_file(into);
-            Content::Held(Held { bytes: all, why: refused(into, &e) })
+            Content::Held(held)
         }
     }
 }
@@ -450,7 +446,8 @@ fn start(bytes: &[u8]) -> String {
     if text.chars().filter(|c| *c == '\u{fffd}').count() > 4 {
         return "bytes that are no text".into();
     }
-    tidy(&if looks_like_html(head) { without_tags(&text) } else { text.into_owned() }, 200)
+    // Cut to what people read once it is clean: of a secret that is cut before, a half would stay.
+    tidy(&if looks_like_html(head) { without_tags(&text) } else { text.into_owned() }, head.len())
 }
 
 fn looks_like_html(bytes: &[u8]) -> bool {

@@ -11,17 +11,6 @@ pub enum PictureKind {
     Webp,
 }
 
-impl PictureKind {
-    /// The extension of a file of this kind, without the dot.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Jpeg => "jpg",
-            Self::Png => "png",
-            Self::Webp => "webp",
-        }
-    }
-}
-
 /// How many bytes [`sniff`] needs.
 pub(super) const SNIFF: usize = 12;
 

@@ -104,7 +104,7 @@ fn total(body: &[u8]) -> Option<f64> {
 }
 
 fn words(body: &[u8]) -> String {
-    let text = tidy(&String::from_utf8_lossy(body), MAX_WORDS / 10);
+    let text = tidy(&String::from_utf8_lossy(body), MAX_WORDS);
     if text.is_empty() { "nothing".into() } else { text }
 }
 

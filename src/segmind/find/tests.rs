@@ -202,3 +202,27 @@ fn an_asset_url_is_https_unless_all_is_on_loopback() {
     assert_eq!(asset_url(&http, true), Some("http://127.0.0.1/a"));
     assert_eq!(asset_url(&json!({"file_urls": []}), true), None);
 }
+
+#[test]
+fn an_address_beside_an_error_is_no_result_unless_it_names_a_picture() {
+    let docs = "https://docs.example/errors/moderation";
+    for refused in [
+        json!({"error": "refused by moderation", "url": docs}),
+        json!({"error": {"code": 7}, "data": {"url": docs}}),
+        json!({"detail": "refused", "result": [{"urls": [docs]}]}),
+        json!({"output": {"error": "nsfw", "docs": docs}}),
+        json!({"output": {"error": "nsfw", "url": docs}}),
+    ] {
+        assert_eq!(find(&refused, None), Some(Found::Refusal), "{refused}");
+        assert!(words(&refused).is_some(), "{refused}");
+    }
+    let made = "https://cdn.example/made.PNG?sig=1";
+    for json in [
+        json!({"error": "one of two was refused", "url": made}),
+        json!({"error": "one of two was refused", "image_url": "https://cdn.example/x"}),
+        json!({"images": [{"error": "refused"}, {"url": "https://cdn.example/x"}]}),
+        json!({"message": "done", "url": "https://cdn.example/x"}),
+    ] {
+        assert!(matches!(find(&json, None), Some(Found::Url(_))), "{json}");
+    }
+}

@@ -47,20 +47,30 @@ pub(super) fn decode(source: &dyn Source, format: Format, survey: &Survey) -> Re
         Format::Bmp => bmp::BmpDecoder::new(input).map(|d| read(d, survey)),
         Format::Gif => gif::GifDecoder::new(input).map(|d| read(d, survey)),
         Format::Tiff => tiff::TiffDecoder::new(input).and_then(|mut d| {
+            // Its limits are made for pixels, and a profile may be larger than those of a small picture.
+            let profile = profile(&mut d, survey);
             d.set_limits(limits(survey.output.saturating_add(survey.beside).saturating_add(16 << 20)))?;
-            Ok(read(d, survey))
+            Ok(read_pixels(d, survey, profile))
         }),
     };
     decoded.and_then(|d| d).map_err(|e| e.to_string())
 }
 
 fn read<D: ImageDecoder>(mut decoder: D, survey: &Survey) -> ImageResult<Decoded> {
+    let profile = profile(&mut decoder, survey);
+    read_pixels(decoder, survey, profile)
+}
+
+fn profile(decoder: &mut impl ImageDecoder, survey: &Survey) -> Option<Vec<u8>> {
+    if survey.foreign_colours { None } else { decoder.icc_profile().ok().flatten() }
+}
+
+fn read_pixels(decoder: impl ImageDecoder, survey: &Survey, profile: Option<Vec<u8>>) -> ImageResult<Decoded> {
     let (width, height) = decoder.dimensions();
     let (colour, bytes) = (decoder.color_type(), decoder.total_bytes());
     if (width, height) != (survey.width, survey.height) || bytes > survey.output {
         return Err(image::ImageError::IoError(std::io::Error::other("it contradicts itself about its size")));
     }
-    let profile = decoder.icc_profile().ok().flatten().filter(|_| !survey.foreign_colours);
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     let mut data = Vec::new();
     data.try_reserve_exact(bytes).map_err(|e| image::ImageError::IoError(std::io::Error::other(e)))?;

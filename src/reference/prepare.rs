@@ -113,7 +113,7 @@ pub enum Why {
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     /// It can't be decoded: the picture's own fault.
-    #[error("the picture is damaged or of a kind that is not supported: {why}")]
+    #[error("the picture is damaged or of a kind that is not supported: {why}; open it, and save it as JPEG or PNG")]
     Broken {
         /// What the decoder says.
         why: String,

@@ -76,21 +76,58 @@ fn every_orientation_is_turned_upright() {
 }
 
 #[test]
-fn a_tiff_is_turned_by_its_own_tag() {
+fn what_stands_behind_the_end_of_a_pngs_chunk_does_not_travel() {
+    let png = kind("rgb.png");
+    let end = png.len() - 12;
+    for (name, length) in [(b"gAMA", 4), (b"cHRM", 32), (b"sRGB", 1), (b"cICP", 4), (b"sBIT", 4), (b"IEND", 0)] {
+        let long = chunk(*name, &[&vec![0; length][..], b"SECRET"].concat());
+        let bytes =
+            if name == b"IEND" { [&png[..end], &long].concat() } else { [&png[..33], &long, &png[33..]].concat() };
+        assert!(contains(&bytes, b"SECRET"));
+        let (_, out) = prepared(&bytes, &RULES).unwrap();
+        assert!(!contains(&out, b"SECRET"), "{}", String::from_utf8_lossy(name));
+        assert_eq!(pixels(&out), pixels(&png));
+    }
+}
+
+/// `raw.tif` with this entry instead of that of `tag`.
+fn tiff_with(entry: [u8; 12], tag: u16) -> Vec<u8> {
     let mut bytes = kind("raw.tif");
-    // Turn some tag that nobody needs into the orientation: find an entry of one short and rewrite it.
     let directory = u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize;
     let entries = u16::from_le_bytes(bytes[directory..directory + 2].try_into().unwrap()) as usize;
     let mut list: Vec<[u8; 12]> =
         (0..entries).map(|n| bytes[directory + 2 + n * 12..][..12].try_into().unwrap()).collect();
-    let spare = list.iter().position(|e| u16::from_le_bytes([e[0], e[1]]) == 284).unwrap();
-    list[spare] = [0x12, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0];
+    let spare = list.iter().position(|e| u16::from_le_bytes([e[0], e[1]]) == tag).unwrap();
+    list[spare] = entry;
     list.sort_by_key(|e| u16::from_le_bytes([e[0], e[1]]));
     for (n, entry) in list.iter().enumerate() {
         bytes[directory + 2 + n * 12..][..12].copy_from_slice(entry);
     }
-    let (done, _) = prepared(&bytes, &RULES).unwrap();
+    bytes
+}
+
+#[test]
+fn a_tiff_is_turned_by_its_own_tag() {
+    // One that nobody needs becomes the orientation.
+    let turned = tiff_with([0x12, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0], 284);
+    let (done, _) = prepared(&turned, &RULES).unwrap();
     assert_eq!((done.width, done.height), (32, 48));
+}
+
+#[test]
+fn a_tiff_keeps_a_profile_that_is_larger_than_its_pixels() {
+    let mut profile = vec![7; 9000];
+    profile[16..20].copy_from_slice(b"RGB ");
+    let mut entry = [0x73, 0x87, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    entry[4..8].copy_from_slice(&(profile.len() as u32).to_le_bytes());
+    entry[8..].copy_from_slice(&(kind("raw.tif").len() as u32).to_le_bytes());
+    let bytes = [tiff_with(entry, 34675), profile.clone()].concat();
+    assert_eq!(profile_of(&prepared(&bytes, &RULES).unwrap().1), Some(profile));
+}
+
+fn profile_of(bytes: &[u8]) -> Option<Vec<u8>> {
+    let reader = image::ImageReader::new(std::io::Cursor::new(bytes)).with_guessed_format().unwrap();
+    image::ImageDecoder::icc_profile(&mut reader.into_decoder().unwrap()).unwrap()
 }
 
 #[test]
@@ -99,14 +136,10 @@ fn the_colour_profile_stays_whole_through_both_ways() {
         (kind("baseline.jpg"), phone_jpeg(&kind("baseline.jpg"), 6)),
         (kind("lossy.webp"), talking_webp(&kind("lossy.webp"), 6)),
     ] {
-        let profile = |bytes: &[u8]| {
-            let reader = image::ImageReader::new(std::io::Cursor::new(bytes)).with_guessed_format().unwrap();
-            image::ImageDecoder::icc_profile(&mut reader.into_decoder().unwrap()).unwrap()
-        };
-        let original = profile(&bytes);
+        let original = profile_of(&bytes);
         assert!(original.is_some());
-        assert_eq!(profile(&prepared(&bytes, &RULES).unwrap().1), original);
-        assert_eq!(profile(&prepared(&turned, &RULES).unwrap().1), original);
+        assert_eq!(profile_of(&prepared(&bytes, &RULES).unwrap().1), original);
+        assert_eq!(profile_of(&prepared(&turned, &RULES).unwrap().1), original);
     }
 }
 

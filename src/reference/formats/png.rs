@@ -84,6 +84,19 @@ fn is_kept(kind: [u8; 4]) -> bool {
     KEPT.contains(&&kind) || &kind == CICP
 }
 
+/// Whether a chunk is as long as its kind is: what stands behind that is nothing of the picture's.
+fn has_its_length(chunk: &Chunk) -> bool {
+    let length = chunk.to - chunk.from - 12;
+    match &chunk.kind {
+        b"gAMA" | b"cICP" => length == 4,
+        b"cHRM" => length == 32,
+        b"sRGB" => length == 1,
+        b"sBIT" => length <= 4,
+        b"IEND" => length == 0,
+        _ => true,
+    }
+}
+
 /// What a whole PNG is, and its copy with nothing but what decoding needs and what its colours mean.
 pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> {
     let mut pieces = Pieces::default();
@@ -110,7 +123,9 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         odd |= &chunk.kind == b"IDAT" && data && !was_data;
         was_data = &chunk.kind == b"IDAT";
         data |= &chunk.kind == b"IDAT";
-        if is_kept(chunk.kind) {
+        if &chunk.kind == b"IEND" && !has_its_length(chunk) {
+            pieces.add(vec![0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x82]);
+        } else if is_kept(chunk.kind) && has_its_length(chunk) {
             pieces.keep(chunk.from, chunk.to);
         }
         Ok(())

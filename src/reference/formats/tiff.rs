@@ -110,7 +110,7 @@ struct Walker<'a, 'b> {
 pub(in crate::reference) fn walk(scan: &mut Scan<'_>) -> Result<Pages, Stop> {
     let head = need(scan.array::<4>(0)?)?;
     if head.contains(&43) {
-        return Err(Stop::Broken("it is a BigTIFF, which is not supported"));
+        return Err(Stop::Broken("it is a BigTIFF, which is not supported: save it as TIFF, JPEG or PNG"));
     }
     let mut walker = Walker { scan, big_endian: head[0] == b'M', values: 0, end: 8 };
     let mut seen = HashSet::new();

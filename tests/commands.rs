@@ -529,6 +529,27 @@ fn retry_sends_what_was_not_delivered_and_again_sends_all() {
 }
 
 #[test]
+fn a_retry_waits_for_another_one() {
+    let api = Api::start(Options::default());
+    let home = Home::on(&api.url());
+    home.picture("inbox/a.jpg");
+    home.write("inbox/a.txt", "p sandbox:status=400 sandbox:once\n");
+    home.with(&["run", "--once"]).ends(3);
+    let errors = fs::File::open(home.at("errors")).unwrap();
+    rustix::fs::flock(&errors, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let mut retry = home.command();
+    retry.arg("--config").arg(home.at("config.toml")).args(["retry", "--all"]);
+    let mut retry = retry.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut said = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(retry.stderr.as_mut().unwrap()), &mut said).unwrap();
+    assert!(said.contains("another retry is at work"), "{said}");
+    assert_eq!(home.names("errors"), ["a.error.txt", "a.jpg", "a.txt"]);
+    drop(errors);
+    assert!(retry.wait().unwrap().success());
+    assert!(home.at("inbox/a.jpg").exists() && home.names("errors").is_empty());
+}
+
+#[test]
 fn what_came_back_is_counted_among_all_that_were_wanted() {
     let api = Api::start(Options::default());
     let home = Home::on(&api.url());

@@ -365,3 +365,46 @@ fn a_retry_that_cannot_remove_what_it_copied_says_so_and_goes_on() {
         assert_eq!((site.once(), site.results().len()), (0, 1), "{}", site.describe());
     });
 }
+
+#[test]
+fn a_retry_takes_nothing_from_errors_that_it_could_not_remove_there() {
+    alone(Space::Mounts, || {
+        let (site, mount) = site_with("errors");
+        site.api.on_model(|call| if call.nth == 1 { Answer::error(422, "no") } else { call.good() });
+        site.put_picture("inbox/deep/a.jpg");
+        assert_eq!(site.once(), 3, "{}", site.describe());
+        mount.read_only();
+        for _ in 0..2 {
+            let out = site.call(&["retry", "--all"]);
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert_eq!(out.status.code(), Some(1), "{said}");
+            assert!(said.contains("deep/a.jpg stayed in errors") && said.contains("is read-only"), "{said}");
+            assert!(site.files("inbox").is_empty(), "{}", site.describe());
+        }
+        mount.relieve();
+        assert!(site.call(&["retry", "--all"]).status.success());
+        assert_eq!((site.once(), site.results().len(), site.api.calls().len()), (0, 1, 2), "{}", site.describe());
+    });
+}
+
+#[test]
+fn an_inbox_that_is_empty_on_a_new_filesystem_is_there() {
+    alone(Space::Mounts, || {
+        let site = Site::new();
+        std::fs::create_dir_all(site.path("volume/inbox")).unwrap();
+        site.set("folders.inbox", "volume/inbox").set("folders.working", "volume/inbox/.working");
+        let daemon = site.run();
+        site.wait_running();
+        // Over the folder that it began with, and then over nothing.
+        for _ in 0..2 {
+            let mount = Mount::at(site.path("volume"));
+            std::fs::create_dir(site.path("volume/inbox")).unwrap();
+            daemon.signal(rustix::process::Signal::USR1);
+            let log = || daemon.log().matches("another directory stands at the inbox's place").count();
+            let before = log();
+            site.wait("it is there again", || log() > before);
+            site.wait_running();
+            drop(mount);
+        }
+    });
+}

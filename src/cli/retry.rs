@@ -2,8 +2,8 @@
 //!
 //! Promises: nothing is overwritten or lost on the way; a drop goes whole, sidecars first and its picture last,
 //! under one number that is free for all of it; a wish to have all shots anew is committed before a file moves;
-//! a note that somebody edited stays. All paths are looked at before anything moves. Works beside the daemon,
-//! and without its ledger (then notes stay).
+//! a note that somebody edited stays. All paths are looked at before anything moves. One of it at a
+//! time; works beside the daemon, and without its ledger (then notes stay).
 //!
 //! It also closes the row of a drop whose originals are lost, which nobody but a person can decide.
 
@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::domain::ids::show;
 use crate::ledger::LedgerError;
 use crate::ledger::sqlite::SqliteLedger;
+use crate::service::lock::FolderLock;
 
 use super::args::{Global, Retry};
 use super::exit::{Code, Failure};
@@ -61,6 +62,11 @@ impl Book {
 pub fn run(global: &Global, args: &Retry) -> Result<(), Failure> {
     let config = setup::configuration(global)?;
     let state_dir = setup::state_dir(&config)?;
+    // What another one is about to move is no drop of its own.
+    let errors = &config.folders.errors;
+    let _alone = FolderLock::take(errors, || {
+        term::complain(&format!("another retry is at work in {}: waiting for it to end\n", show(errors.as_os_str())));
+    });
     let mut book = Book::open(&state_dir)?;
     if let (Book::Closed(why), true) = (&book, args.again) {
         return Err(Failure::usage(format!(
@@ -93,6 +99,13 @@ pub fn run(global: &Global, args: &Retry) -> Result<(), Failure> {
         let place = moving::Places::find(&config, &state_dir)?;
         let mut moved = 0;
         for drop in &found.drops {
+            if !drop.is_named && moving::is_late(&place, &mut book, drop) {
+                term::print(&format!(
+                    "{} stays in errors: it came after its picture was sent. Drop both again; to send it alone, as a prompt, name it: reimagined retry PATH\n",
+                    drop.place()
+                ))?;
+                continue;
+            }
             match moving::bring_back(&place, &mut book, drop, args.again) {
                 Ok(line) => {
                     moved += 1;

@@ -223,7 +223,7 @@ pub(super) fn reason(open: &OpenDrop) -> String {
 }
 
 /// How the reason of a late sidecar ends.
-pub(super) const DROP_BOTH: &str = "drop both again";
+pub(crate) const DROP_BOTH: &str = "drop both again";
 
 fn note_of(ctx: &Ctx, open: &OpenDrop) -> Note {
     let shots = &open.drop.shots;

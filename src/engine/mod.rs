@@ -41,6 +41,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use ctx::KeyRing;
+pub(crate) use file::DROP_BOTH;
 pub use parts::{Beat, Control, Deps, Ended, EngineError, Held, Host, Locked, Locks, Pulse, Tell};
 pub use reload::client_settings;
 
@@ -138,6 +139,8 @@ struct PastTrouble {
 /// A limit that was reached.
 #[derive(Debug)]
 struct Limited {
+    /// By the clock that the ledger counts with: it goes on while the machine sleeps.
+    until_since_boot: Duration,
     until: Mono,
     until_wall: Timestamp,
     which: &'static str,
@@ -226,6 +229,8 @@ pub struct Engine {
     next_usage: Mono,
     usage_wanted: bool,
     status_due: Option<Mono>,
+    /// Drops that lie in the inbox again and were not seen there yet, and since when.
+    gone_back: Vec<(Place, Mono)>,
     figures: status::Figures,
     ended: Ended,
 }
@@ -391,7 +396,8 @@ impl Engine {
             wakes.extend(self.arrivals.next_wake());
             wakes.extend(self.gate.next_wake());
             wakes.extend(self.trouble.as_ref().filter(|_| !self.room_check).map(|t| t.again));
-            wakes.extend(self.limited.as_ref().map(|l| l.until));
+            // The machine may sleep meanwhile.
+            wakes.extend(self.limited.as_ref().map(|l| l.until.min(self.turned + Duration::from_secs(60))));
             wakes.extend(self.stranded.map(|(at, _)| at));
             wakes.extend(self.blocked.values().filter_map(|(_, at)| *at));
             wakes.extend(self.pace_wake());

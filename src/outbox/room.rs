@@ -65,6 +65,11 @@ impl Room {
         })
     }
 
+    /// [`Self::trouble`] that also keeps from removing what lies there: one that is full does not.
+    pub fn closed(&self) -> Option<String> {
+        self.trouble(0).filter(|_| !matches!(self, Self::Full { .. } | Self::NoInodes { .. }))
+    }
+
     fn from_error(error: OutboxError) -> Self {
         match error {
             OutboxError::ReadOnly { .. } => Self::ReadOnly,

@@ -135,6 +135,29 @@ impl InboxLock {
     }
 }
 
+/// A folder that one program of ours has for itself, until this is dropped or the process ends.
+#[derive(Debug)]
+pub struct FolderLock {
+    _folder: Option<File>,
+}
+
+impl FolderLock {
+    /// Takes it, for as long as that takes; `waits` is called once if somebody else has it. A folder that cannot be opened,
+    /// or whose filesystem locks none, is nobody's.
+    pub fn take(path: &Path, waits: impl FnOnce()) -> Self {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(folder) = rustix::fs::open(path, flags, Mode::empty()) else { return Self { _folder: None } };
+        let mut locked = rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive);
+        if locked == Err(Errno::WOULDBLOCK) {
+            waits();
+        }
+        while matches!(locked, Err(Errno::WOULDBLOCK | Errno::INTR)) {
+            locked = rustix::fs::flock(&folder, FlockOperation::LockExclusive);
+        }
+        Self { _folder: locked.is_ok().then(|| folder.into()) }
+    }
+}
+
 /// Holds a directory; `None` where it cannot be opened or its filesystem locks none.
 fn hold(path: &Path, how: FlockOperation) -> Result<Option<File>, LockError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

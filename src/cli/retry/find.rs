@@ -34,6 +34,8 @@ pub(super) struct Failed {
     pub(super) members: Vec<OsString>,
     /// Notes that stand for it.
     pub(super) notes: Vec<OsString>,
+    /// It was named itself, and not a folder around it.
+    pub(super) is_named: bool,
 }
 
 impl Failed {
@@ -129,7 +131,10 @@ struct Here {
 }
 
 impl Search {
-    fn take(&mut self, drop: &Failed, arriving: bool) {
+    fn take(&mut self, drop: &Failed, arriving: bool, is_named: bool) {
+        if is_named && let Some(known) = self.found.drops.iter_mut().find(|known| known.place() == drop.place()) {
+            known.is_named = true;
+        }
         if !self.taken.insert(drop.place()) {
             return;
         }
@@ -138,7 +143,7 @@ impl Search {
                 .left
                 .push(format!("{} is just being moved there by the daemon: try again in a moment", drop.place()));
         } else {
-            self.found.drops.push(drop.clone());
+            self.found.drops.push(Failed { is_named, ..drop.clone() });
         }
     }
 
@@ -147,8 +152,8 @@ impl Search {
         let mut todo = vec![folder.clone()];
         while let Some(folder) = todo.pop() {
             let here = self.folder(book, &folder)?;
-            here.drops.iter().for_each(|drop| self.take(drop, false));
-            here.arriving.iter().for_each(|drop| self.take(drop, true));
+            here.drops.iter().for_each(|drop| self.take(drop, false, false));
+            here.arriving.iter().for_each(|drop| self.take(drop, true, false));
             let names = names(&self.errors, &folder).map_err(|e| Failure::unexpected(e.to_string()))?;
             let is_folder = |(name, kind): &(OsString, FileType)| {
                 *kind == FileType::Directory && classify(&folder, name, true, &|_| false) == NameKind::Folder
@@ -168,7 +173,7 @@ impl Search {
         for (drops, arriving) in [(&here.drops, false), (&here.arriving, true)] {
             for drop in drops.iter().filter(|drop| drop.holds(&name)) {
                 own = true;
-                self.take(drop, arriving);
+                self.take(drop, arriving, true);
             }
         }
         if own {
@@ -301,7 +306,7 @@ fn group(folder: &RelPath, files: &[OsString]) -> Vec<Failed> {
 }
 
 fn failed(folder: &RelPath, stem: &OsStr, members: Vec<OsString>) -> Failed {
-    Failed { folder: folder.clone(), stem: stem.to_owned(), members, notes: Vec::new() }
+    Failed { folder: folder.clone(), stem: stem.to_owned(), members, notes: Vec::new(), is_named: false }
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::domain::ids::{Fingerprint, Place, RelPath, show};
+use crate::domain::kinds::{NameKind, classify};
 use crate::domain::names::SetNames;
+use crate::engine::DROP_BOTH;
 use crate::engine::site::{INNER_WORKING, Site};
 use crate::ledger::Ledger as _;
 use crate::outbox::OutboxError;
@@ -15,6 +17,7 @@ use crate::outbox::folder::Folder;
 use crate::outbox::listing::{Listings, Wanted};
 use crate::outbox::note::take_away_if_ours;
 use crate::outbox::overlap::same_or_nested;
+use crate::outbox::room;
 use crate::reference;
 
 use super::super::exit::Failure;
@@ -70,6 +73,11 @@ fn standing_working(config: &Config) -> Option<PathBuf> {
 pub(super) fn bring_back(places: &Places, book: &mut Book, drop: &Failed, again: bool) -> Result<String, String> {
     let place = drop.place();
     let why = |e: &dyn std::fmt::Display| format!("{place} stayed in errors: {e}");
+    // What can be copied and not removed would be there, and be paid for, once more each time.
+    if let Some(closed) = room::look_below(&places.errors, &drop.folder, 0).closed() {
+        let folder = drop.folder.under(&places.errors);
+        return Err(why(&format!("{} {closed}, so that nothing can go from it", show(folder.as_os_str()))));
+    }
     let mut said = Vec::new();
     if again {
         said.extend(wish(places, book, drop).map_err(|e| why(&e))?);
@@ -89,6 +97,18 @@ pub(super) fn bring_back(places: &Places, book: &mut Book, drop: &Failed, again:
     };
     said.insert(0, format!("{place}{with}: back in the inbox{name}"));
     Ok(said.join("; "))
+}
+
+/// Whether it is a sidecar that came too late for its picture: back in the inbox it would be a prompt of its own, and paid
+/// for.
+pub(super) fn is_late(places: &Places, book: &mut Book, drop: &Failed) -> bool {
+    let is_sidecar = |name: &OsString| matches!(classify(&drop.folder, name, false, &|_| false), NameKind::Sidecar(_));
+    let (Some(ledger), true) = (book.ledger(), drop.members.iter().all(is_sidecar)) else { return false };
+    let folder = Folder::existing(&places.errors, &drop.folder).ok().flatten();
+    let print = |name: &OsString| reference::fingerprint(&folder.as_ref()?.open(name).ok()?).ok();
+    let prints: Option<Vec<_>> = drop.members.iter().map(print).collect();
+    let failure = prints.and_then(|prints| ledger.failure_of(&prints).ok().flatten());
+    failure.is_some_and(|failure| failure.ends_with(DROP_BOTH))
 }
 
 /// Commits that all shots are to be made anew, before anything moves.

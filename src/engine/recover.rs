@@ -124,12 +124,13 @@ impl Engine {
                 let workings = workings(ctx);
                 let (mut found, mut all_back) = (Vec::new(), true);
                 let mut ours = HashSet::new();
-                for (mut row, lost) in rows {
+                for (mut row, mut lost) in rows {
                     if lost && let Ok(Originals::There(working)) = find_originals(ctx, &row, &workings) {
                         row.drop.working.clone_from(&working);
                         found.push((row.drop.id, working));
+                        lost = false;
                     }
-                    ours.extend(places(&row));
+                    ours.extend(places(&row, if lost { &workings } else { &[] }));
                 }
                 for working in &workings {
                     for (folder, names) in strays(working, &ours) {
@@ -167,15 +168,16 @@ impl Engine {
 }
 
 fn workings(ctx: &Ctx) -> Vec<PathBuf> {
-    let both = std::iter::once(ctx.site.working.clone()).chain(ctx.site.other_working.clone());
+    let all = std::iter::once(&ctx.site.working).chain(&ctx.site.other_workings).cloned();
     // One that is a link inside the inbox is nobody's but the one's who put it there.
-    both.filter(|w| Folder::root(w).is_ok()).collect()
+    all.filter(|w| Folder::root(w).is_ok()).collect()
 }
 
-/// The files in working that belong to a row.
-fn places(row: &OpenDrop) -> impl Iterator<Item = (PathBuf, PathBuf)> + '_ {
-    let moving = row.drop.members.iter().filter(|m| m.moves);
-    moving.map(|m| (row.drop.working.clone(), row.drop.folder.as_path().join(&m.name)))
+/// The files in working that belong to a row: in its own, and, of a drop of which something is lost, in each.
+fn places<'a>(row: &'a OpenDrop, lost_in: &'a [PathBuf]) -> impl Iterator<Item = (PathBuf, PathBuf)> + 'a {
+    let roots = std::iter::once(&row.drop.working).chain(lost_in);
+    let moving = || row.drop.members.iter().filter(|m| m.moves);
+    roots.flat_map(move |root| moving().map(|m| (root.clone(), row.drop.folder.as_path().join(&m.name))))
 }
 
 fn state(e: impl std::fmt::Display) -> EngineError {
@@ -208,7 +210,7 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<Recovery, EngineError> {
             }
             Originals::Missing(why) => Some(why),
         };
-        ours.extend(places(&row));
+        ours.extend(places(&row, if lost.is_some() { &workings } else { &[] }));
         recover_shots(ctx, &mut row, good)?;
         found.push((row, lost));
     }
@@ -224,9 +226,7 @@ fn recover_all(ctx: &Ctx, good: bool) -> Result<Recovery, EngineError> {
             }
         }
     }
-    if let Some(other) = &ctx.site.other_working
-        && other.ends_with(INNER_WORKING)
-    {
+    for other in ctx.site.other_workings.iter().filter(|other| other.ends_with(INNER_WORKING)) {
         // A start that was killed while it tried what can be renamed leaves it in the inbox. Only an empty one goes.
         let _ = std::fs::remove_dir(other);
     }

@@ -26,8 +26,8 @@ pub struct Site {
     pub inbox_id: (u64, u64),
     /// What is being sent.
     pub working: PathBuf,
-    /// The place where an earlier run may have had `working/`.
-    pub other_working: Option<PathBuf>,
+    /// The places where an earlier run may have had `working/`.
+    pub other_workings: Vec<PathBuf>,
     /// Results.
     pub outbox: PathBuf,
     /// Originals of what was delivered.
@@ -42,6 +42,8 @@ pub struct Site {
     ids: Vec<Option<(u64, u64)>>,
     /// Where their filesystems are mounted; `None` for what lies on that of `/`, as far as can be seen.
     mounted_at: Vec<Option<PathBuf>>,
+    /// The same of the inbox.
+    inbox_mounted_at: Option<PathBuf>,
 }
 
 /// Why the folders can't be used.
@@ -92,12 +94,13 @@ impl Site {
                 .map_err(|e| wrong(format!("the {what} {} cannot be made: {e}", path.display())))?;
         }
         Self::keep_state_local(state_dir)?;
-        let (working, other_working) = working(config, &inbox)?;
+        let (working, mut other_workings) = working(config, &inbox)?;
+        let inbox_mounted_at = mount_point(&inbox);
         let mut site = Self {
             inbox_id: (found.dev(), found.ino()),
             inbox,
             working,
-            other_working,
+            other_workings: Vec::new(),
             outbox: folders.outbox.clone(),
             archive: folders.archive.clone(),
             errors: folders.errors.clone(),
@@ -107,8 +110,11 @@ impl Site {
                 .any(|path| filesystem_kind(path).is_ok_and(|kind| kind.network().is_some())),
             ids: Vec::new(),
             mounted_at: Vec::new(),
+            inbox_mounted_at,
         };
         site.overlap()?;
+        other_workings.retain(|other| site.lies_apart(other));
+        site.other_workings = other_workings;
         site.ids = site.own().map(|(_, path)| id(path)).to_vec();
         site.mounted_at = site.own().map(|(_, path)| mount_point(path)).to_vec();
         Ok(site)
@@ -219,11 +225,15 @@ impl Site {
 
     /// Whether what stands under the inbox's name is but the empty place that a filesystem was mounted at.
     pub fn inbox_is_unmounted(&self) -> bool {
-        let Ok(place) = fs::canonicalize(&self.inbox) else { return false };
-        let device = |path: &Path| fs::metadata(path).ok().filter(fs::Metadata::is_dir).map(|m| m.dev());
-        let (now, around) = (device(&place), place.parent().and_then(device));
-        let empty = || fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_none());
-        now.is_some() && now == around && now != Some(self.inbox_id.0) && empty()
+        let empty = || fs::read_dir(&self.inbox).is_ok_and(|mut entries| entries.next().is_none());
+        self.inbox_mounted_at.as_deref().is_some_and(is_bare) && empty()
+    }
+
+    /// Whether a place where an earlier run may have had its working folder lies apart from all folders of this one, but
+    /// for the one inside the inbox.
+    fn lies_apart(&self, other: &Path) -> bool {
+        let all = self.own().into_iter().map(|(_, path)| path).chain([self.inbox.as_path()]);
+        other.ends_with(INNER_WORKING) || all.into_iter().all(|path| matches!(same_or_nested(&[other, path]), Ok(None)))
     }
 
     /// What keeps results or originals from being kept; `None` if nothing does. `result_bytes` are reserved in
@@ -259,10 +269,7 @@ impl Site {
     /// when it is mounted again.
     pub fn is_unmounted(&self, root: &Path) -> bool {
         let place = self.own().into_iter().zip(&self.mounted_at).find(|((_, path), _)| *path == root);
-        place.and_then(|(_, at)| at.as_deref()).is_some_and(|at| {
-            let (now, around) = (id(at), at.parent().and_then(id));
-            now.zip(around).is_some_and(|(now, around)| now.0 == around.0)
-        })
+        place.and_then(|(_, at)| at.as_deref()).is_some_and(is_bare)
     }
 
     /// [`Self::is_unmounted`], as an error.
@@ -290,6 +297,12 @@ impl Site {
 
 fn id(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
+}
+
+/// Whether nothing is mounted any more where a filesystem was.
+fn is_bare(mount_point: &Path) -> bool {
+    let (now, around) = (id(mount_point), mount_point.parent().and_then(id));
+    now.zip(around).is_some_and(|(now, around)| now.0 == around.0)
 }
 
 /// The topmost folder on the filesystem of `path`, unless that is `/`.
@@ -338,8 +351,8 @@ fn is_ignored(config: &Config, root: &Path, file: &Path) -> bool {
     })
 }
 
-/// The working folder, made if need be, and the other place where one may be left from before.
-fn working(config: &Config, inbox: &Path) -> Result<(PathBuf, Option<PathBuf>), SiteError> {
+/// The working folder, made if need be, and the other places where one may be left from before.
+fn working(config: &Config, inbox: &Path) -> Result<(PathBuf, Vec<PathBuf>), SiteError> {
     let inner = inbox.join(INNER_WORKING);
     let beside = inbox.parent().map(|parent| parent.join("working"));
     if let Some(set) = &config.folders.working {
@@ -356,13 +369,14 @@ fn working(config: &Config, inbox: &Path) -> Result<(PathBuf, Option<PathBuf>), 
                 inbox.display()
             )));
         }
-        return Ok((set.clone(), Some(inner).filter(|inner| inner != set)));
+        let others = [Some(inner), beside].into_iter().flatten().filter(|other| other != set);
+        return Ok((set.clone(), others.collect()));
     }
     if let Some(beside) = beside {
         let made = !beside.exists();
         if fs::create_dir_all(&beside).is_ok() {
             if room::reachable_by_rename(inbox, &beside).unwrap_or(false) {
-                return Ok((beside, Some(inner)));
+                return Ok((beside, vec![inner]));
             }
             if made {
                 // Ours, empty and of no use. Only an empty one can be removed.
@@ -370,10 +384,10 @@ fn working(config: &Config, inbox: &Path) -> Result<(PathBuf, Option<PathBuf>), 
             }
         }
         make_inner(inbox)?;
-        return Ok((inner, Some(beside)));
+        return Ok((inner, vec![beside]));
     }
     make_inner(inbox)?;
-    Ok((inner, None))
+    Ok((inner, Vec::new()))
 }
 
 /// Makes the working folder inside the inbox. Whatever else stands there, a link to a folder above all, is

@@ -35,16 +35,23 @@ use super::{
 /// is no longer one of the site's: what lies there is in that one's hands.
 pub(super) fn lock_workings(locks: &dyn Locks, site: &mut Site) -> Result<Vec<Held>, Locked> {
     let mut held = vec![locks.working(&site.working)?];
-    // A link inside the inbox leads nowhere that is ours.
-    site.other_working.take_if(|other| Folder::root(other).is_err());
-    let Some(other) = &site.other_working else { return Ok(held) };
-    match locks.former_working(other) {
-        Ok(lock) => held.extend(lock),
-        // In the inbox only a daemon of this very inbox can have it.
-        Err(Locked::Held(why)) if other.starts_with(&site.inbox) => return Err(Locked::Held(why)),
-        Err(Locked::Held(why) | Locked::Busy(why) | Locked::Failed(why)) => {
-            tracing::warn!(reason = %why, folder = %other.display(), "this working folder is left alone");
-            site.other_working = None;
+    for other in std::mem::take(&mut site.other_workings) {
+        // A link inside the inbox leads nowhere that is ours.
+        if Folder::root(&other).is_err() {
+            continue;
+        }
+        match locks.former_working(&other) {
+            // Beside the inbox a folder of that name may be anybody's.
+            Ok(None) if !other.starts_with(&site.inbox) => {}
+            Ok(lock) => {
+                held.extend(lock);
+                site.other_workings.push(other);
+            }
+            // In the inbox only a daemon of this very inbox can have it.
+            Err(Locked::Held(why)) if other.starts_with(&site.inbox) => return Err(Locked::Held(why)),
+            Err(Locked::Held(why) | Locked::Busy(why) | Locked::Failed(why)) => {
+                tracing::warn!(reason = %why, folder = %other.display(), "this working folder is left alone");
+            }
         }
     }
     Ok(held)
@@ -270,6 +277,7 @@ impl Engine {
             next_usage: Mono::default(),
             usage_wanted: false,
             status_due: Some(Mono::default()),
+            gone_back: Vec::new(),
             figures: status::Figures::default(),
             ended: Ended::default(),
             ctx,

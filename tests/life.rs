@@ -472,6 +472,106 @@ fn a_changed_key_is_read_before_each_probe() {
 }
 
 #[test]
+fn what_the_former_working_folder_holds_is_not_forgotten_and_not_sent_again() {
+    for ledger_is_lost in [false, true] {
+        let site = Site::new();
+        site.put_picture("inbox/a.jpg");
+        let (_gate, daemon) = held(&site);
+        daemon.kill();
+        if ledger_is_lost {
+            for name in site.names("state").into_iter().filter(|name| name.starts_with("ledger")) {
+                fs::remove_file(site.path("state").join(name)).unwrap();
+            }
+        }
+        // As a kill between claim and commit leaves it.
+        site.put_picture("working/b.jpg");
+        site.set("folders.working", "inbox/.working");
+        let _daemon = site.run();
+        let note = site.wait_failed("a.jpg");
+        assert!(note.contains("unconfirmed"), "{note}");
+        if ledger_is_lost {
+            site.wait_failed("b.jpg");
+        } else {
+            site.wait_archived("b.jpg");
+        }
+        assert_eq!(site.api.calls().len(), if ledger_is_lost { 1 } else { 2 }, "{}", site.describe());
+    }
+}
+
+#[test]
+fn a_folder_beside_the_inbox_that_never_was_a_working_folder_is_left_alone() {
+    let site = Site::new();
+    site.set("folders.working", "elsewhere");
+    let mine = site.put_picture("working/mine.jpg");
+    let daemon = site.run();
+    site.a_later_drop_is_done();
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!((site.files("working").into_values().collect::<Vec<_>>(), site.names("errors").len()), (vec![mine], 0));
+}
+
+#[test]
+fn what_went_back_at_the_end_is_told_as_waiting() {
+    let waiting = |site: &Site| -> u64 {
+        site.status()["waiting"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum()
+    };
+    let site = Site::new();
+    site.api.on_model(|_| Answer::error(401, "Invalid API key"));
+    site.put_picture("inbox/a.jpg");
+    site.put_picture("inbox/deep/b.jpg");
+    assert_eq!(site.once(), 4, "{}", site.describe());
+    assert_eq!(waiting(&site), 2, "{}", site.status());
+    // In a backoff that the end does not wait for.
+    let site = Site::new();
+    site.set("retry.first_delay", "10s").set("retry.max_delay", "10s");
+    site.api.on_model(|_| Answer::error(500, "later"));
+    site.put_picture("inbox/a.jpg");
+    let daemon = site.run();
+    site.wait("it is tried again later", || site.status()["work"][0]["state"] == "due");
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!((waiting(&site), site.names("inbox").len()), (1, 1), "{}", site.status());
+}
+
+#[test]
+fn a_failure_whose_picture_comes_back_and_is_delivered_counts_no_more() {
+    let site = Site::new();
+    site.api.on_other(|request, n| {
+        (request.path == support::api::UPLOAD && n == 1).then(|| Answer::error(422, "the picture was not nice"))
+    });
+    site.put_picture("inbox/a.jpg");
+    site.put_picture("inbox/b.jpg");
+    site.put("inbox/b.toml", "prompt = \"one\"");
+    site.put("inbox/b.TOML", "prompt = \"two\"");
+    assert_eq!(site.once(), 3, "{}", site.describe());
+    assert_eq!(site.status()["failed"], 2, "{}", site.status());
+    fs::remove_file(site.path("errors/b.TOML")).unwrap();
+    site.forget(b"prompt = \"two\"");
+    assert!(site.call(&["retry", "--all"]).status.success());
+    assert_eq!(site.once(), 0, "{}", site.describe());
+    assert_eq!((site.status()["failed"].as_u64(), site.results().len()), (Some(0), 2), "{}", site.status());
+}
+
+#[test]
+fn a_late_sidecar_stays_in_errors_unless_it_is_named() {
+    let site = Site::new();
+    let daemon = site.run();
+    site.put_picture("inbox/a.jpg");
+    site.wait_archived("a.jpg");
+    for (late, filed) in [("first", "a.txt"), ("second", "a (2).txt")] {
+        site.put("inbox/a.txt", late);
+        assert!(site.wait_failed(filed).contains("drop both again"));
+    }
+    let out = site.call(&["retry", "--all"]);
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && said.matches("stays in errors").count() == 2, "{said}");
+    site.a_later_drop_is_done();
+    assert_eq!(site.api.calls().len(), 2, "{}", site.describe());
+    assert!(site.call(&["retry", "a (2).txt"]).status.success());
+    site.wait("it is sent as a prompt", || site.api.calls_with("second") == 1);
+    site.wait_archived("a (2).txt");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn no_key_goes_to_the_hosts_of_another_configuration() {
     let (site, other, gate) = (Site::new(), support::Api::start(), Gate::default());
     let write = |name: &str, key: &str| {

@@ -313,6 +313,7 @@ impl Engine {
             );
         }
         self.limited = Some(super::Limited {
+            until_since_boot: self.ctx.clock.moment().since_boot + wait,
             until: now + wait,
             until_wall: until_wall.unwrap_or_else(|_| self.ctx.clock.wall()),
             which,

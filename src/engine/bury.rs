@@ -1,11 +1,18 @@
 //! What goes to errors without being sent: by way of working, and never while everything pauses.
 
-use crate::domain::arrivals::{Candidate, CandidateKind};
-use crate::domain::ids::{Mono, Place, show};
-use crate::ledger::Member;
+use std::path::Path;
 
+use crate::domain::arrivals::{Candidate, CandidateKind};
+use crate::domain::ids::{Mono, Place, RelPath, show};
+use crate::ledger::{Limits, Member, NewDrop, OpenDrop, Role};
+use crate::outbox::folder::Folder;
+use crate::reference;
+
+use super::ctx::{Ctx, blocking};
+use super::event::{Event, NotStarted};
 use super::file::DROP_BOTH;
-use super::read::FOREIGN;
+use super::frozen::Frozen;
+use super::read::{FOREIGN, LONGEST_HASHED};
 use super::works::Work;
 use super::{Engine, Planning, send};
 
@@ -82,8 +89,75 @@ impl Engine {
         self.plans.insert(place, Planning::Burying);
         self.arrivals.starting(&candidate, self.turned);
         let ctx = self.ctx.clone();
-        self.spawn(send::bury(ctx, candidate, members, reason));
+        self.spawn(bury(ctx, candidate, members, reason));
     }
+}
+
+/// Moves a drop that can't be sent at all into working, with its reason, so that it goes to errors.
+async fn bury(ctx: Ctx, candidate: Candidate, members: Vec<Member>, reason: String) {
+    let mut drop = NewDrop {
+        id: send::new_id(),
+        folder: candidate.folder.clone(),
+        stem: candidate.stem.clone(),
+        members: if members.is_empty() { unread_members(&candidate) } else { members },
+        working: ctx.site.working.clone(),
+        recognition: None,
+        plan: Frozen::nothing().to_text(),
+        shots: Vec::new(),
+        failure: Some(reason),
+        continues: None,
+    };
+    let (again, looked_at) = (ctx.clone(), candidate.clone());
+    let claimed = blocking(move || send::claim_drop(&again, &looked_at, 1)).await;
+    match claimed.unwrap_or_else(|e| Err(NotStarted::Environment(e))) {
+        // Its new note takes the place of the one before.
+        Ok(send::Claimed { has_note: true, .. }) => send::take_notes_away(&ctx, &drop, Vec::new()).await,
+        Ok(_) => {}
+        Err(why) => return send::not_started(&ctx, candidate, why, false).await,
+    }
+    let (working, folder, members) = (drop.working.clone(), drop.folder.clone(), drop.members.clone());
+    if let Ok(hashed) = blocking(move || hashed(&working, &folder, members)).await {
+        drop.members = hashed;
+    }
+    let (row, moment) = (drop.clone(), ctx.clock.moment());
+    let claimed = moment.wall;
+    if let Err(e) = ctx.record(move |l| l.begin(&row, None, Limits::default(), &moment)).await {
+        send::give_up_claim(&ctx, &drop).await;
+        return send::not_started(&ctx, candidate, NotStarted::Environment(e.for_a_person()), false).await;
+    }
+    let open = OpenDrop { drop, claimed, number: None, filing: None };
+    ctx.send(Event::Started {
+        candidate,
+        open: Box::new(open),
+        frozen: Frozen::nothing(),
+        prepared: None,
+        sending: None,
+    })
+    .await;
+}
+
+/// Members in working with their fingerprints, by which it is known when they come back; what cannot be read, and what is
+/// no part of a drop, goes without. Blocks on the disk.
+fn hashed(working: &Path, folder: &RelPath, mut members: Vec<Member>) -> Vec<Member> {
+    let dir = Folder::existing(working, folder).ok().flatten();
+    for member in &mut members {
+        let unread = member.print.is_none() && member.role != Role::Foreign && member.size <= LONGEST_HASHED;
+        if unread && let Some(file) = dir.as_ref().and_then(|dir| dir.open(&member.name).ok()) {
+            member.print = reference::fingerprint(&file).ok();
+        }
+    }
+    members
+}
+
+fn unread_members(candidate: &Candidate) -> Vec<Member> {
+    let sidecars = candidate.sidecars.iter().map(|s| (&s.file, Role::Sidecar, !s.shared));
+    let foreign = candidate.foreign.iter().map(|m| (m, Role::Foreign, true));
+    let image = candidate.image.iter().map(|m| (m, Role::Picture, true));
+    sidecars
+        .chain(foreign)
+        .chain(image)
+        .map(|(file, role, moves)| Member { name: file.name.clone(), role, print: None, size: file.facts.size, moves })
+        .collect()
 }
 
 fn late(after: &std::ffi::OsStr, sent_unix_ms: Option<i64>) -> String {

@@ -53,7 +53,6 @@ pub(super) enum Plan {
     Environment(String),
 }
 
-/// How an attempt to start a drop ended, where it did not start.
 impl Plan {
     /// In a word or two, for the log.
     pub(super) fn label(&self) -> &'static str {
@@ -71,6 +70,7 @@ impl Plan {
     }
 }
 
+/// How an attempt to start a drop ended, where it did not start.
 #[derive(Debug)]
 pub(super) enum NotStarted {
     /// A member changed or went: look again.

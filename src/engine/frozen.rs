@@ -143,6 +143,7 @@ impl Frozen {
         serde_json::from_str(text).ok()
     }
 }
+
 /// A picture that a sidecar holds itself (`data:`), by the hash of its bytes; any other address as it is.
 fn inline_by_its_hash(url: &str) -> String {
     use base64::Engine as _;

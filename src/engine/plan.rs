@@ -15,6 +15,8 @@ use crate::domain::news::News;
 use crate::domain::request::{LARGEST_DRAWN_SEED, RefPlan, RequestPlan, Seeds};
 use crate::domain::verdict::Verdict;
 use crate::ledger::{Ending, Known, Ledger, Member, Role};
+use crate::outbox::OutboxError;
+use crate::outbox::folder::Folder;
 use crate::reference::{self, Format, Original, PrepareError, Whole};
 use crate::segmind::{Body, UploadOutcome};
 
@@ -88,7 +90,7 @@ struct Look {
     warnings: Vec<Problem>,
     known: Option<Known>,
     shots: Vec<Shot>,
-    /// Its picture failed before, with others beside it or another request.
+    /// Its picture failed before, with others beside it, another request or none yet.
     seen: bool,
 }
 
@@ -144,7 +146,7 @@ impl Look {
             Err(NoReference::Environment(why)) => return Plan::Environment(why),
         };
         if self.seen {
-            tracing::info!(drop = %candidate.place(), "this picture failed before, but its request or its sidecars are others now: all its shots are sent");
+            tracing::info!(drop = %candidate.place(), "this picture failed before, with another request or other sidecars, or before any request: all its shots are sent");
         }
         let frozen = Frozen::new(&self.plan, reference, self.plan.shots.count(), &candidate.place().to_string());
         Plan::Ready(Box::new(Planned {
@@ -389,25 +391,54 @@ async fn upload_body(
     Ok((Body::upload(path.to_path_buf(), media_type), fingerprint, Some(path)))
 }
 
+/// Why a picture in working can't be opened again.
+pub(super) enum NotReopened {
+    /// It is not there, or not what was claimed.
+    Changed(String),
+    /// It can't be read just now.
+    Unreadable(String),
+}
+
+impl NotReopened {
+    pub(super) fn words(self) -> String {
+        let (Self::Changed(words) | Self::Unreadable(words)) = self;
+        words
+    }
+}
+
+impl From<OutboxError> for NotReopened {
+    fn from(error: OutboxError) -> Self {
+        let words = error.to_string();
+        match error {
+            OutboxError::Gone { .. } | OutboxError::Changed { .. } | OutboxError::Obstructed { .. } => {
+                Self::Changed(words)
+            }
+            _ => Self::Unreadable(words),
+        }
+    }
+}
+
 /// The picture of a drop that lies in working, opened again (its bytes are those that were hashed).
 pub(super) fn reopen(
     ctx: &Ctx,
     working: &Path,
     folder: &RelPath,
     member: &crate::ledger::Member,
-) -> Result<Picture, String> {
-    let dir = crate::outbox::folder::Folder::existing(working, folder).map_err(|e| e.to_string())?;
-    let dir = dir.ok_or_else(|| format!("{} is not there", folder.under(working).display()))?;
-    let file: File = dir.open(&member.name).map_err(|e| e.to_string())?;
+) -> Result<Picture, NotReopened> {
+    let dir = Folder::existing(working, folder)?;
+    let missing = || NotReopened::Changed(format!("{} is not there", folder.under(working).display()));
+    let dir = dir.ok_or_else(missing)?;
+    let file: File = dir.open(&member.name)?;
     let path = dir.at(&member.name);
-    let facts = super::read::facts(&file).map_err(|e| e.to_string())?;
-    let whole = reference::check(&file).map_err(|e| e.to_string())?;
-    let print = reference::fingerprint(&file).map_err(|e| e.to_string())?;
+    let unreadable = |e: std::io::Error| NotReopened::Unreadable(format!("{}: {e}", path.display()));
+    let facts = super::read::facts(&file).map_err(unreadable)?;
+    let whole = reference::check(&file).map_err(unreadable)?;
+    let print = reference::fingerprint(&file).map_err(unreadable)?;
     if member.print.is_some_and(|then| then != print) {
-        return Err(format!(
+        return Err(NotReopened::Changed(format!(
             "{} has changed since it was claimed",
             ctx.site.working.join(folder.as_path()).join(&member.name).display()
-        ));
+        )));
     }
     Ok(Picture { file, path, whole, print, facts, stripped: None })
 }

@@ -40,7 +40,8 @@ impl Engine {
     /// Sets going what may go.
     pub(super) fn pump(&mut self, now: Mono) {
         self.advance_what_is_due(now);
-        if self.limited.as_ref().is_some_and(|l| now >= l.until) {
+        let since_boot = self.limited.is_some().then(|| self.ctx.clock.moment().since_boot);
+        if self.limited.as_ref().is_some_and(|l| now >= l.until || since_boot >= Some(l.until_since_boot)) {
             self.limited = None;
             tracing::info!("going on: the limit has room again");
         }
@@ -120,7 +121,7 @@ impl Engine {
         }
     }
 
-    /// Sends due shots. `one` (a trial): at most one, and not the given drop's. Whether one was sent.
+    /// Sends due shots, as far as `scope` lets them: in a trial one at the most. Whether one was sent.
     fn send_due(&mut self, scope: Scope<'_>, now: Mono) -> bool {
         let wall = self.ctx.clock.wall();
         let max_delay = self.ctx.config.retry.max_delay;
@@ -151,13 +152,14 @@ impl Engine {
                 let (ctx, in_flight) = (self.ctx.clone(), self.pace.in_flight());
                 self.spawn(async move {
                     let prepared = match (&frozen.reference, prepared) {
-                        (super::frozen::Reference::Inline { .. }, None) => match send::prepare_again(&ctx, &open).await
-                        {
-                            Ok(prepared) => prepared,
-                            Err(answer) => {
-                                return ctx.send(Event::Answered { drop: id, shot: sending.no, answer }).await;
+                        (super::frozen::Reference::Inline { .. }, prepared) => {
+                            match send::prepare_again(&ctx, &open, prepared).await {
+                                Ok(prepared) => prepared,
+                                Err(answer) => {
+                                    return ctx.send(Event::Answered { drop: id, shot: sending.no, answer }).await;
+                                }
                             }
-                        },
+                        }
                         (_, prepared) => prepared,
                     };
                     send::send(ctx, open, sending, frozen, prepared, in_flight).await;

@@ -21,7 +21,7 @@ use crate::reference::{self, Rules, Stripped, Whole};
 pub const FOREIGN: &str = "this is no kind of file that is taken: pictures (.jpg .jpeg .png .webp .tif .tiff .bmp .gif) and sidecars (.txt .toml .json) are";
 
 /// A file that can't be used anyway is not read for its hash if it is longer, in bytes.
-const LONGEST_HASHED: u64 = 1 << 30;
+pub(super) const LONGEST_HASHED: u64 = 1 << 30;
 
 /// A folder and the spelling of the preset file in it, if it has one.
 pub type PresetFile = (RelPath, Option<OsString>);

@@ -9,7 +9,7 @@ use crate::domain::ids::{DropId, ShotNo, show};
 use crate::domain::life::{Shot, ShotEvent};
 use crate::domain::params::Key;
 use crate::domain::verdict::Verdict;
-use crate::ledger::{Ledger, LedgerError, Limits, Member, NewDrop, OpenDrop, Role, Sent};
+use crate::ledger::{Ledger, LedgerError, Limits, NewDrop, OpenDrop, Role, Sent};
 use crate::outbox::OutboxError;
 use crate::outbox::claim::{self, ClaimError};
 use crate::outbox::folder::Folder;
@@ -22,10 +22,15 @@ use super::deliver;
 use super::event::{Answer, Event, NotStarted, Planned, Prepared};
 use super::frozen::{Frozen, Reference};
 use super::keep;
-use super::plan::{self, NoReference};
+use super::plan::{self, NoReference, NotReopened};
 
 /// Why a drop was not started, with what has to be undone already undone.
-async fn not_started(ctx: &Ctx, candidate: crate::domain::arrivals::Candidate, why: NotStarted, sends: bool) {
+pub(super) async fn not_started(
+    ctx: &Ctx,
+    candidate: crate::domain::arrivals::Candidate,
+    why: NotStarted,
+    sends: bool,
+) {
     ctx.send(Event::NotStarted { candidate, why, sends }).await;
 }
 
@@ -121,71 +126,16 @@ pub(super) fn start(ctx: Ctx, planned: Planned, in_flight: u32) -> impl Future<O
     }
 }
 
-/// Moves a drop that can't be sent at all into working, with its reason, so that it goes to errors.
-pub(super) async fn bury(
-    ctx: Ctx,
-    candidate: crate::domain::arrivals::Candidate,
-    members: Vec<Member>,
-    reason: String,
-) {
-    let drop = NewDrop {
-        id: new_id(),
-        folder: candidate.folder.clone(),
-        stem: candidate.stem.clone(),
-        members: if members.is_empty() { unread_members(&candidate) } else { members },
-        working: ctx.site.working.clone(),
-        recognition: None,
-        plan: Frozen::nothing().to_text(),
-        shots: Vec::new(),
-        failure: Some(reason),
-        continues: None,
-    };
-    let (again, looked_at) = (ctx.clone(), candidate.clone());
-    let claimed = blocking(move || claim_drop(&again, &looked_at, 1)).await;
-    match claimed.unwrap_or_else(|e| Err(NotStarted::Environment(e))) {
-        // Its new note takes the place of the one before.
-        Ok(Claimed { has_note: true, .. }) => take_notes_away(&ctx, &drop, Vec::new()).await,
-        Ok(_) => {}
-        Err(why) => return not_started(&ctx, candidate, why, false).await,
-    }
-    let (row, moment) = (drop.clone(), ctx.clock.moment());
-    let claimed = moment.wall;
-    if let Err(e) = ctx.record(move |l| l.begin(&row, None, Limits::default(), &moment)).await {
-        give_up_claim(&ctx, &drop).await;
-        return not_started(&ctx, candidate, NotStarted::Environment(e.for_a_person()), false).await;
-    }
-    let open = OpenDrop { drop, claimed, number: None, filing: None };
-    ctx.send(Event::Started {
-        candidate,
-        open: Box::new(open),
-        frozen: Frozen::nothing(),
-        prepared: None,
-        sending: None,
-    })
-    .await;
-}
-
-fn unread_members(candidate: &crate::domain::arrivals::Candidate) -> Vec<Member> {
-    let sidecars = candidate.sidecars.iter().map(|s| (&s.file, Role::Sidecar, !s.shared));
-    let foreign = candidate.foreign.iter().map(|m| (m, Role::Foreign, true));
-    let image = candidate.image.iter().map(|m| (m, Role::Picture, true));
-    sidecars
-        .chain(foreign)
-        .chain(image)
-        .map(|(file, role, moves)| Member { name: file.name.clone(), role, print: None, size: file.facts.size, moves })
-        .collect()
-}
-
 /// A drop that lies in working.
-struct Claimed {
+pub(super) struct Claimed {
     /// What moved, as it was found there.
     members: Vec<claim::Member>,
     /// A note of its name lies in the inbox or in errors.
-    has_note: bool,
+    pub(super) has_note: bool,
 }
 
 /// Moves a drop into working. Blocks on the disk.
-fn claim_drop(
+pub(super) fn claim_drop(
     ctx: &Ctx,
     candidate: &crate::domain::arrivals::Candidate,
     in_flight: u32,
@@ -264,7 +214,7 @@ async fn stranded(ctx: &Ctx, why: &str) {
 }
 
 /// Back into the inbox: nothing was committed, so nothing was sent.
-async fn give_up_claim(ctx: &Ctx, drop: &NewDrop) {
+pub(super) async fn give_up_claim(ctx: &Ctx, drop: &NewDrop) {
     let (site, folder) = (ctx.site.clone(), drop.folder.clone());
     let names: Vec<_> = drop.members.iter().filter(|m| m.moves).map(|m| m.name.clone()).collect();
     let back = blocking(move || claim::unclaim(&site.working, &site.inbox, &folder, &names)).await;
@@ -278,7 +228,11 @@ async fn give_up_claim(ctx: &Ctx, drop: &NewDrop) {
 
 /// Notes of the drop's earlier end are taken away, in errors or brought along into the inbox; edited ones stay. So is
 /// one of its name in errors whose files are not there any more: they were mended and brought back.
-async fn take_notes_away(ctx: &Ctx, drop: &NewDrop, notes: Vec<(std::path::PathBuf, crate::domain::ids::Fingerprint)>) {
+pub(super) async fn take_notes_away(
+    ctx: &Ctx,
+    drop: &NewDrop,
+    notes: Vec<(std::path::PathBuf, crate::domain::ids::Fingerprint)>,
+) {
     let (site, ctx2, drop) = (ctx.site.clone(), ctx.clone(), drop.clone());
     let _ = blocking(move || {
         for (path, print) in notes {
@@ -476,8 +430,8 @@ async fn renew(ctx: &Ctx, open: &OpenDrop, frozen: Frozen) -> Result<Frozen, Ver
         return Err(retry("the drop has no picture".into()));
     };
     let (again, working, folder) = (ctx.clone(), open.drop.working.clone(), open.drop.folder.clone());
-    let picture =
-        blocking(move || plan::reopen(&again, &working, &folder, &member)).await.and_then(|r| r).map_err(retry)?;
+    let picture = blocking(move || plan::reopen(&again, &working, &folder, &member)).await.map_err(retry)?;
+    let picture = picture.map_err(|why| retry(why.words()))?;
     let reference = plan::upload(ctx, picture, true).await.map_err(|e| match e {
         NoReference::Upload(verdict) => verdict,
         // A picture that can't be prepared any more ends with the first refusal.
@@ -491,12 +445,26 @@ async fn renew(ctx: &Ctx, open: &OpenDrop, frozen: Frozen) -> Result<Frozen, Ver
     Ok(frozen)
 }
 
-/// The prepared picture of a drop that was frozen to travel inline, made again after a restart.
-pub(super) async fn prepare_again(ctx: &Ctx, open: &OpenDrop) -> Result<Option<Prepared>, Answer> {
+/// The prepared picture of a drop that was frozen to travel inline, made again after a restart, or where somebody removed
+/// it.
+pub(super) async fn prepare_again(
+    ctx: &Ctx,
+    open: &OpenDrop,
+    prepared: Option<Prepared>,
+) -> Result<Option<Prepared>, Answer> {
+    if let Some(prepared) = prepared
+        && tokio::fs::try_exists(&**prepared).await.unwrap_or(true)
+    {
+        return Ok(Some(prepared));
+    }
     let Some(member) = open.drop.members.iter().find(|m| m.role == Role::Picture).cloned() else { return Ok(None) };
     let (again, working, folder) = (ctx.clone(), open.drop.working.clone(), open.drop.folder.clone());
-    let picture = blocking(move || plan::reopen(&again, &working, &folder, &member)).await.and_then(|r| r);
-    match plan::inline(ctx, picture.map_err(Answer::Never)?).await {
+    let picture = match blocking(move || plan::reopen(&again, &working, &folder, &member)).await {
+        Ok(Ok(picture)) => picture,
+        Ok(Err(NotReopened::Unreadable(why))) => return Err(Answer::NotSent(why)),
+        Ok(Err(NotReopened::Changed(why))) | Err(why) => return Err(Answer::Never(why)),
+    };
+    match plan::inline(ctx, picture).await {
         Ok((_, prepared)) => Ok(Some(prepared)),
         Err(NoReference::Drop(why)) => Err(Answer::Never(why)),
         Err(NoReference::Environment(why)) => Err(Answer::NotSent(why)),

@@ -1,7 +1,7 @@
 //! `NAME.reimagined.json`: what made a result, and what it cost. An interface: documented, stable.
 //!
-//! Holds no key, no credits left and no asset URL: the request comes in as it was sent, and
-//! [`without_reference`] puts the picture's fingerprint where an uploaded or inline reference stood.
+//! Holds no key, no credits left and no asset URL: the request comes in as it may be shown, with
+//! the picture's fingerprint where an uploaded or inline reference stood.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -88,18 +88,6 @@ impl Provenance {
     }
 }
 
-/// The request with the fingerprint of the reference where an uploaded or inline one stood.
-#[must_use]
-pub fn without_reference(
-    mut request: serde_json::Map<String, serde_json::Value>,
-    reference: Option<Fingerprint>,
-) -> serde_json::Map<String, serde_json::Value> {
-    if let (Some(print), Some(value)) = (reference, request.get_mut("structure_image_url")) {
-        *value = format!("blake3:{print}").into();
-    }
-    request
-}
-
 /// Whether these bytes are the provenance of this very shot, perhaps from an earlier try.
 pub fn is_of(bytes: &[u8], drop: DropId, shot: ShotNo) -> bool {
     serde_json::from_slice::<Provenance>(bytes).is_ok_and(|p| p.drop == drop.to_string() && p.shot == shot.0 + 1)
@@ -114,7 +102,8 @@ pub(super) mod tests {
     use super::*;
 
     pub(in crate::outbox) fn sample(drop: DropId, shot: ShotNo) -> Provenance {
-        let request = serde_json::json!({"prompt": "autumn", "structure_image_url": "https://x/y.png", "seed": 7});
+        let reference = format!("blake3:{}", Fingerprint::of(b"jpg"));
+        let request = serde_json::json!({"prompt": "autumn", "structure_image_url": reference, "seed": 7});
         Provenance {
             schema: SCHEMA,
             result: "terrace.png".into(),
@@ -122,7 +111,7 @@ pub(super) mod tests {
             drop: drop.to_string(),
             shot: shot.0 + 1,
             inputs: vec![Input::new(OsStr::from_bytes(b"t\xff.jpg"), Fingerprint::of(b"jpg"))],
-            request: without_reference(request.as_object().unwrap().clone(), Some(Fingerprint::of(b"jpg"))),
+            request: request.as_object().unwrap().clone(),
             origins: [("prompt".to_owned(), "autumn-cafe/preset.toml".to_owned())].into(),
             request_id: Some("r-1".into()),
             seed: Some(7),
@@ -185,11 +174,5 @@ pub(super) mod tests {
         assert!(!is_of(&bytes, DropId([1; 16]), ShotNo(2)));
         assert!(!is_of(&bytes, DropId([2; 16]), ShotNo(3)));
         assert!(!is_of(b"{\"drop\": 1}", DropId([1; 16]), ShotNo(3)));
-    }
-
-    #[test]
-    fn a_url_that_a_person_gave_stays_in_the_request() {
-        let request = serde_json::json!({"structure_image_url": "https://x/y.png"}).as_object().unwrap().clone();
-        assert_eq!(without_reference(request.clone(), None), request);
     }
 }

@@ -72,12 +72,6 @@ impl Arrivals {
         self.remember(folder, stem, image, at, sent_unix_ms, nanos(now));
     }
 
-    /// Whether a drop of this name is in `working/`.
-    pub fn is_in_work(&self, folder: &RelPath, stem: &OsStr) -> bool {
-        let rec = self.ids.get(folder).and_then(|id| self.folders[*id as usize].names.get(&Fold::of(stem)));
-        rec.is_some_and(|rec| rec.in_work > 0)
-    }
-
     pub(super) fn leave_work(&mut self, folder: &RelPath, stem: &OsStr, now: Mono, filed: bool) {
         let Some(&id) = self.ids.get(folder) else { return };
         let (now, fold) = (nanos(now), Fold::of(stem));

@@ -324,7 +324,7 @@ pub struct Demo {
         503, or status=503 in a prompt    any status from 200 to 599\n  \
         retry-after=2  delay=2s  say=words_with_this_for_blanks\n  \
         json=error  json=url  json=base64  json=data  json=nested  image\n  \
-        cut  half  close  endless  html  empty  ok (no fault)"
+        cut  half  close  endless  html  empty  ok (--fault alone: none)"
 )]
 pub struct Sandbox {
     /// Where to listen; a loopback address, port 0 for any free port

@@ -215,6 +215,10 @@ fn open_state(config: &Config, state_dir: &Path, keys: &KeyRing) -> Result<(Lock
     // Before anything is made: nothing of ours may come to lie in somebody's inbox.
     Site::keep_apart(config, state_dir).map_err(|e| Failure::usage(e.to_string()))?;
     Site::keep_state_local(state_dir).map_err(|e| Failure::usage(e.to_string()))?;
+    // The engine takes it for good; who is refused for it makes nothing before.
+    if let Err(e @ LockError::Held { .. }) = InboxLock::take(&config.folders.inbox).map(drop) {
+        return Err(held(&e, "inbox", &config.folders.inbox));
+    }
     std::fs::create_dir_all(state_dir)
         .map_err(|e| Failure::usage(format!("the state directory {} cannot be made: {e}", state_dir.display())))?;
     let lock = Lock::take(&state_dir.join(STATE_LOCK)).map_err(|e| held(&e, "state directory", state_dir))?;

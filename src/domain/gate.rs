@@ -32,6 +32,10 @@ pub enum Why {
 }
 
 impl Why {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Key, Self::Credits, Self::NotPermitted, Self::Endpoint, Self::Network, Self::Trouble, Self::Rate];
+
     /// For a person.
     pub fn text(self) -> &'static str {
         match self {

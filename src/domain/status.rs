@@ -163,6 +163,15 @@ impl From<Why> for PauseKind {
     }
 }
 
+impl Paused {
+    /// Why, in our own words, and what else is known of it: mostly the service's.
+    pub fn parts(&self) -> (&str, Option<&str>) {
+        let own = Why::ALL.into_iter().map(Why::text).find(|own| self.reason.starts_with(own));
+        let behind = own.and_then(|own| Some((own, self.reason[own.len()..].strip_prefix(": ")?)));
+        behind.map_or((&self.reason, None), |(own, more)| (own, Some(more)))
+    }
+}
+
 /// Why nothing is sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Paused {

@@ -133,7 +133,7 @@ impl Engine {
     /// Says what stays in the inbox, and for what it waits.
     fn list_what_stays(&self) {
         for waiting in self.arrivals.waiting().take(1000) {
-            tracing::info!(drop = %waiting.place, "stays: it waits for {}", waiting.reason.words());
+            tracing::info!(drop = %waiting.place, "stays: it {}", waiting.reason.waits());
         }
     }
 }

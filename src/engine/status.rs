@@ -16,15 +16,18 @@ use crate::domain::status::{
 use crate::inbox::Backend;
 use crate::ledger::{self, Older, Sum, Usage};
 
-use super::Engine;
 use super::ctx::Ctx;
 use super::event::Event;
+use super::{Engine, Planning};
 
 /// A change is published this long after it, so that many changes are one.
 pub(super) const QUIET: Duration = Duration::from_millis(100);
 
 /// The least time between two publications.
 const SELDOM: Duration = Duration::from_millis(500);
+
+/// Within this time what went back into the inbox is seen there.
+const SEEN_AGAIN: Duration = Duration::from_secs(10);
 
 /// Figures that others gave.
 #[derive(Debug, Default)]
@@ -155,6 +158,9 @@ impl Engine {
         for work in self.works.values() {
             numbers.entry(&work.place.folder).or_default().1 += 1;
         }
+        for (place, _) in &self.gone_back {
+            numbers.entry(&place.folder).or_default().0 += 1;
+        }
         let mut folders: Vec<_> = numbers.into_iter().collect();
         folders.sort_by_key(|(_, (waiting, in_work))| std::cmp::Reverse(waiting + in_work));
         let left_out = folders.len().saturating_sub(MAX_LISTED) as u64;
@@ -190,7 +196,23 @@ impl Engine {
             (None, Some(_)) => Reason::Limit,
             (None, None) => Reason::Queued,
         };
-        let counts = self.arrivals.counts(queued);
+        let now = self.now();
+        // What is not seen there soon was taken out by somebody.
+        self.gone_back.retain(|(place, at)| now.since(*at) < SEEN_AGAIN && !self.arrivals.knows(place));
+        let mut counts = self.arrivals.counts(queued);
+        // Who was looked at waits for its turn.
+        let looked_at =
+            |plan: &&Planning| matches!(plan, Planning::Ready(_) | Planning::Later(..) | Planning::Doomed(..));
+        let waits = self.plans.values().filter(looked_at).count();
+        if let Some(n) = counts.get_mut(&Reason::Planning) {
+            let waits = waits.min(*n);
+            *n -= waits;
+            *counts.entry(queued).or_insert(0) += waits;
+        }
+        counts.retain(|_, n| *n > 0);
+        if !self.gone_back.is_empty() {
+            *counts.entry(queued).or_insert(0) += self.gone_back.len();
+        }
         let waiting_for = self.arrivals.waiting_for_something(MAX_LISTED).into_iter().map(|found| Waiting {
             drop: found.place.to_string(),
             reason: found.detail.unwrap_or_else(|| found.reason.label().to_owned()),

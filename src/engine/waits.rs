@@ -13,7 +13,7 @@ impl Engine {
             let now = self.ctx.clock.wall();
             // A file from another machine may be of tomorrow.
             let since = Timestamp::from_nanosecond(asking.changed_ns.into()).map_or(now, |at| at.min(now));
-            tracing::info!(drop = %asking.place, folder = %asking.place.folder, others = asking.others, "still waits for {}", asking.reason.words());
+            tracing::info!(drop = %asking.place, folder = %asking.place.folder, others = asking.others, "still {}", asking.reason.waits());
             self.ctx.tell.say(&News::Waiting {
                 place: asking.place,
                 reason: asking.reason,

@@ -472,6 +472,7 @@ impl Engine {
             }
             Back::InInbox => {
                 tracing::info!(drop = %work.place, "back in the inbox, unsent");
+                self.gone_back.push((work.place.clone(), now));
                 self.forget_returned(id, now);
                 // Where events come, the rename itself tells.
                 self.rescan_wanted |= self.watcher.is_none();

@@ -182,7 +182,9 @@ pub fn line_in(status: &Status, zone: &TimeZone) -> String {
         (State::Stopped, _) => "stopped".to_owned(),
         (_, Some(paused)) => {
             let until = paused.until.map(|at| format!(", until {}", clock(at))).unwrap_or_default();
-            format!("paused: {} since {}{until}", paused.reason, clock(paused.since))
+            let (why, more) = paused.parts();
+            let more = more.map(|more| format!(" ({more})")).unwrap_or_default();
+            format!("paused: {why} since {}{until}{more}", clock(paused.since))
         }
         (State::Paused, None) => "paused".to_owned(),
         (State::Running, None) => {
@@ -368,6 +370,14 @@ mod tests {
             (
                 paused("2026-11-22T14:02:00Z", Some("2026-11-23T15:10:00Z")),
                 "paused: out of credits since 2026-11-22 14:02, until 15:10",
+            ),
+            (
+                {
+                    let mut told = paused("2026-11-23T14:02:59Z", None);
+                    told.paused.as_mut().unwrap().reason.push_str(": HTTP 402: nope");
+                    told
+                },
+                "paused: out of credits since 14:02 (HTTP 402: nope)",
             ),
             (busy().stopped(), "stopped"),
         ] {

@@ -92,8 +92,9 @@ fn say_waiting(inbox: &Inbox, waiting: &Waiting, out: &mut String) {
         Reason::Sidecar => Some("sidecar = \"required\" in a preset above it"),
         _ => waiting.detail.as_deref(),
     };
-    let more = more.map(|why| format!(": {}", show_text(why))).unwrap_or_default();
-    let _ = writeln!(out, "{} would not be sent now. It waits for {}{more}", waiting.place, waiting.reason.words());
+    let lines = |why: &str| why.lines().map(show_text).collect::<Vec<_>>().join("\n  ");
+    let more = more.map(|why| format!(": {}", lines(why))).unwrap_or_default();
+    let _ = writeln!(out, "{} would not be sent now. It {}{more}", waiting.place, waiting.reason.waits());
 }
 
 fn show_drop(config: &Config, inbox: &Inbox, candidate: &Candidate, out: &mut String, report: &mut Report) {

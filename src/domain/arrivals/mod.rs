@@ -340,6 +340,11 @@ impl Arrivals {
         found.as_ref() == Some(facts)
     }
 
+    /// Whether anything of that name was seen.
+    pub fn knows(&self, place: &Place) -> bool {
+        self.find(place).is_some()
+    }
+
     /// Whether anything waits for [`Self::ready`], be it for the end of a scan of its folder.
     pub fn has_ready(&self) -> bool {
         self.turns.next().is_some() || !self.scanned.is_empty()

@@ -305,6 +305,16 @@ impl Reason {
         }
     }
 
+    /// For people, behind the drop's name.
+    pub fn waits(self) -> String {
+        match self {
+            Self::Settling => "changed just now".into(),
+            Self::Unreadable => "cannot be read or moved".into(),
+            Self::Planning => "is being looked at".into(),
+            other => format!("waits for {}", other.words()),
+        }
+    }
+
     /// For people, after "waiting for" or alone.
     pub const fn words(self) -> &'static str {
         match self {

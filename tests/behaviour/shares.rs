@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests say so by failing")]
 
-mod support;
+use crate::support;
 
 use std::fs::{self, FileTimes, OpenOptions};
 use std::io::{Seek as _, SeekFrom, Write as _};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests say so by failing")]
 
-mod support;
+use crate::support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests say so by failing")]
 
-mod support;
+use crate::support;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

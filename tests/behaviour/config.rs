@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests say so by failing")]
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::path::Path;
@@ -151,7 +151,7 @@ fn without_folders_it_says_what_to_do() {
 }
 
 /// What version 0.1.0 wrote for its users.
-const RELEASED: &str = include_str!("fixtures/released/config-0.1.0.toml");
+const RELEASED: &str = include_str!("../fixtures/released/config-0.1.0.toml");
 
 /// `text` with what is commented out as an example taken in.
 fn uncommented(text: &str) -> String {
@@ -218,7 +218,7 @@ fn what_the_first_version_wrote_is_found_good_by_check() {
         fs::write(site.path(path), text).unwrap();
     };
     put(".config/reimagined/config.toml", RELEASED);
-    put("reimagine/inbox/autumn-cafe/preset.toml", include_str!("fixtures/released/preset-0.1.0.toml"));
+    put("reimagine/inbox/autumn-cafe/preset.toml", include_str!("../fixtures/released/preset-0.1.0.toml"));
     for folder in ["outbox", "archive", "errors"] {
         fs::create_dir_all(site.path("reimagine").join(folder)).unwrap();
     }

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests say so by failing")]
 
-mod support;
+use crate::support;
 
 use std::collections::BTreeSet;
 use std::fs;

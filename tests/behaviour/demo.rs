@@ -137,7 +137,7 @@ fn a_users_configuration_key_and_proxy_are_left_alone() {
     for folder in ["inbox", "outbox", "archive", "errors"] {
         fs::create_dir_all(real.join(folder)).unwrap();
     }
-    fs::write(real.join("inbox/mine.jpg"), include_bytes!("fixtures/rocket.jpg")).unwrap();
+    fs::write(real.join("inbox/mine.jpg"), include_bytes!("../fixtures/rocket.jpg")).unwrap();
     let before = snapshot(&house.home());
 
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -229,7 +229,7 @@ fn with_keep_it_takes_pictures_of_ones_own_until_it_is_told_to_stop() {
     });
     assert_eq!({ refused }.output().unwrap().status.code(), Some(5));
 
-    fs::write(dir.join("inbox/.mine"), include_bytes!("fixtures/chelsea.png")).unwrap();
+    fs::write(dir.join("inbox/.mine"), include_bytes!("../fixtures/chelsea.png")).unwrap();
     fs::rename(dir.join("inbox/.mine"), dir.join("inbox/mine.png")).unwrap();
     let result = dir.join("outbox/mine.png");
     wait_until("a picture of one's own is made", || result.is_file());

@@ -1,4 +1,4 @@
-//! Faults while the daemon runs, other than those of a whole disk (tests/storage.rs): quota, permissions, errors of
+//! Faults while the daemon runs, other than those of a whole disk (`storage.rs`): quota, permissions, errors of
 //! the disk, open files, inotify's limits, mounts, clocks, slowness, and the ledger's file.
 //!
 //! While results or originals could not be kept nothing is bought, `status` says why, and when the fault is over
@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests say so by failing")]
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -384,18 +384,29 @@ impl Locks for FolderLocks {
         InboxLock::take(inbox).map(|lock| Box::new(lock) as Held).map_err(|e| not_locked(&e))
     }
 
-    fn working(&self, working: &Path) -> Result<Held, Locked> {
-        Lock::take(&working.join(WORKING_LOCK)).map(|lock| Box::new(lock) as Held).map_err(|e| not_locked(&e))
+    fn working(&self, working: &Path, inbox: &Path) -> Result<Held, Locked> {
+        Lock::take_working(&working.join(WORKING_LOCK), &real(inbox))
+            .map(|lock| Box::new(lock) as Held)
+            .map_err(|e| not_locked(&e))
     }
 
     fn is_in_work(&self, folder: &Path) -> bool {
         lock::is_in_work(folder)
     }
 
-    fn former_working(&self, working: &Path) -> Result<Option<Held>, Locked> {
-        let lock = Lock::take_existing(&working.join(WORKING_LOCK)).map_err(|e| not_locked(&e))?;
+    fn former_working(&self, working: &Path, inbox: &Path) -> Result<Option<Held>, Locked> {
+        let lock = working.join(WORKING_LOCK);
+        if !working.starts_with(inbox) && !lock::serves(&lock, &real(inbox)) {
+            return Ok(None);
+        }
+        let lock = Lock::take_existing(&lock).map_err(|e| not_locked(&e))?;
         Ok(lock.map(|lock| Box::new(lock) as Held))
     }
+}
+
+/// The folder itself, however it is named.
+fn real(folder: &Path) -> PathBuf {
+    folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf())
 }
 
 fn not_locked(error: &LockError) -> Locked {

@@ -67,11 +67,11 @@ pub trait Locks: fmt::Debug + Send + Sync {
     fn inbox(&self, inbox: &Path) -> Result<Held, Locked>;
 
     /// The working folder.
-    fn working(&self, working: &Path) -> Result<Held, Locked>;
+    fn working(&self, working: &Path, inbox: &Path) -> Result<Held, Locked>;
 
     /// A place where an earlier run may have had its working folder, and another daemon may have it now; `None` where
-    /// nobody ever had.
-    fn former_working(&self, working: &Path) -> Result<Option<Held>, Locked>;
+    /// no daemon of this inbox ever had.
+    fn former_working(&self, working: &Path, inbox: &Path) -> Result<Option<Held>, Locked>;
 
     /// Whether a folder is the working folder of a daemon that runs: what lies there is in that one's hands. Blocks.
     fn is_in_work(&self, folder: &Path) -> bool;

@@ -34,14 +34,14 @@ use super::{
 /// Locks the working folders of a site, but for the inbox itself. A place beside the inbox that another daemon works in
 /// is no longer one of the site's: what lies there is in that one's hands.
 pub(super) fn lock_workings(locks: &dyn Locks, site: &mut Site) -> Result<Vec<Held>, Locked> {
-    let mut held = vec![locks.working(&site.working)?];
+    let mut held = vec![locks.working(&site.working, &site.inbox)?];
     for other in std::mem::take(&mut site.other_workings) {
         // A link inside the inbox leads nowhere that is ours.
         if Folder::root(&other).is_err() {
             continue;
         }
-        match locks.former_working(&other) {
-            // Beside the inbox a folder of that name may be anybody's.
+        match locks.former_working(&other, &site.inbox) {
+            // Beside the inbox a folder of that name may be anybody's, and so may a working folder.
             Ok(None) if !other.starts_with(&site.inbox) => {}
             Ok(lock) => {
                 held.extend(lock);

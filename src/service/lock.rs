@@ -4,11 +4,13 @@
 //!
 //! The lock is the kernel's (`flock`), so a crash releases it and a file that was left behind means nothing.
 //! The holder's process number stands in the file for people; it is never what decides. The file stays when
-//! the lock is released: removing it would let two processes hold two files of one name.
+//! the lock is released: removing it would let two processes hold two files of one name. In that of a working folder
+//! stands behind it, and stays there, whose inbox it serves.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,8 @@ pub struct Lock {
     file: File,
     /// The process number stands in it.
     says_who: bool,
+    /// Whose it is stands in it.
+    inbox: Option<PathBuf>,
 }
 
 /// Why a lock could not be taken.
@@ -68,6 +72,15 @@ impl Lock {
         Self::take_with(path, OFlags::RDWR | OFlags::CREATE)
     }
 
+    /// [`Self::take`] of a working folder, which serves this inbox (as [`Path::canonicalize`] has it).
+    pub fn take_working(path: &Path, inbox: &Path) -> Result<Self, LockError> {
+        let mut lock = Self::take(path)?;
+        lock.inbox = Some(inbox.to_path_buf());
+        write(&mut lock.file, true, Some(inbox))
+            .map_err(|source| LockError::Io { path: path.to_path_buf(), source })?;
+        Ok(lock)
+    }
+
     /// [`Self::take`] where the file is there, without a word in it; `None` where it is not, and nobody has a lock then.
     pub fn take_existing(path: &Path) -> Result<Option<Self>, LockError> {
         match Self::take_with(path, OFlags::RDWR) {
@@ -85,9 +98,9 @@ impl Lock {
                 Ok(()) if is_at(&file, path) => {
                     let says_who = how.contains(OFlags::CREATE);
                     if says_who {
-                        write_pid(&mut file).map_err(fail)?;
+                        write(&mut file, true, None).map_err(fail)?;
                     }
-                    return Ok(Self { file, says_who });
+                    return Ok(Self { file, says_who, inbox: None });
                 }
                 // Somebody removed the file between opening and locking: what we hold is a lock on nothing.
                 Ok(()) => {}
@@ -105,7 +118,7 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // The number of an ended process would be misleading; the lock itself goes with the file.
         if self.says_who {
-            let _ = self.file.set_len(0);
+            let _ = write(&mut self.file, false, self.inbox.as_deref());
         }
     }
 }
@@ -276,17 +289,41 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-fn write_pid(file: &mut File) -> io::Result<()> {
+/// Whether the lock of a working folder, held or not, says that it serves this inbox.
+pub fn serves(path: &Path, inbox: &Path) -> bool {
+    open(path, OFlags::RDONLY).ok().and_then(|mut file| read(&mut file)).is_some_and(|text| {
+        let mut lines = text.splitn(2, |byte| *byte == b'\n').skip(1);
+        lines.next().and_then(|rest| rest.strip_suffix(b"\n")) == Some(inbox.as_os_str().as_bytes())
+    })
+}
+
+/// The process number, if it is held, and whose it is, if that is known.
+fn write(file: &mut File, held: bool, inbox: Option<&Path>) -> io::Result<()> {
+    let mut text = if held { std::process::id().to_string().into_bytes() } else { Vec::new() };
+    if held || inbox.is_some() {
+        text.push(b'\n');
+    }
+    if let Some(inbox) = inbox {
+        text.extend_from_slice(inbox.as_os_str().as_bytes());
+        text.push(b'\n');
+    }
     file.set_len(0)?;
     file.rewind()?;
-    writeln!(file, "{}", std::process::id())
+    file.write_all(&text)
 }
 
 fn read_pid(file: &mut File) -> Option<u32> {
-    let mut text = String::new();
+    let text = read(file)?;
+    std::str::from_utf8(text.split(|byte| *byte == b'\n').next()?).ok()?.trim().parse().ok()
+}
+
+fn read(file: &mut File) -> Option<Vec<u8>> {
+    /// More than a path can have.
+    const MOST: u64 = 8192;
+    let mut text = Vec::new();
     file.rewind().ok()?;
-    file.take(32).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+    file.take(MOST).read_to_end(&mut text).ok()?;
+    Some(text)
 }
 
 #[cfg(test)]
@@ -321,6 +358,25 @@ mod tests {
         assert_eq!(holder(&path), None);
         let _lock = Lock::take(&path).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn a_working_folders_lock_says_whose_it_is_also_when_nobody_holds_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, inbox) = (folder.path().join(WORKING_LOCK), folder.path().join("in\nbox"));
+        assert!(!serves(&path, &inbox));
+        let held = Lock::take_working(&path, &inbox).unwrap();
+        assert_eq!((holder(&path), serves(&path, &inbox)), (Some(std::process::id()), true));
+        drop(held);
+        assert_eq!((probe(&path).unwrap(), serves(&path, &inbox)), (Probe::Free, true));
+        assert!(!serves(&path, folder.path()));
+        drop(Lock::take_existing(&path).unwrap());
+        assert!(serves(&path, &inbox), "whoever only looks changes nothing");
+        let other = Lock::take_working(&path, folder.path()).unwrap();
+        assert!(!serves(&path, &inbox));
+        drop(other);
+        drop(Lock::take(&path).unwrap());
+        assert!(!serves(&path, folder.path()));
     }
 
     #[test]

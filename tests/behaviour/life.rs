@@ -499,14 +499,23 @@ fn what_the_former_working_folder_holds_is_not_forgotten_and_not_sent_again() {
 }
 
 #[test]
-fn a_folder_beside_the_inbox_that_never_was_a_working_folder_is_left_alone() {
-    let site = Site::new();
+fn a_folder_beside_the_inbox_that_never_was_its_working_folder_is_left_alone() {
+    for lock in [None, Some("some other program's"), Some("\n/srv/another/inbox\n")] {
+        let site = Site::new();
+        left_alone(&site, lock);
+    }
+}
+
+fn left_alone(site: &Site, lock: Option<&str>) {
     site.set("folders.working", "elsewhere");
+    if let Some(lock) = lock {
+        fs::write(site.path("working/.lock"), lock).unwrap();
+    }
     let mine = site.put_picture("working/mine.jpg");
     let daemon = site.run();
     site.a_later_drop_is_done();
     assert_eq!(daemon.stop(), 0);
-    assert_eq!((site.files("working").into_values().collect::<Vec<_>>(), site.names("errors").len()), (vec![mine], 0));
+    assert_eq!((fs::read(site.path("working/mine.jpg")).unwrap(), site.names("errors").len()), (mine, 0));
 }
 
 #[test]

@@ -95,15 +95,16 @@ fn decoded(text: &str) -> Option<Fingerprint> {
 /// What `json` says.
 pub(super) fn find<'a>(json: &'a Value, sent: &Sent) -> Option<Found<'a>> {
     let result = |text: &'a str| candidate(text).filter(|_| !sent.is(text));
-    let (refused, spoke) = (refuses(json), speaks(json));
     // Beside an error a bare `url` leads to its documentation, if it names no picture.
     let bare = |text: &'a str| match result(text) {
-        Some(Found::Url(url)) if refused && !names_a_picture(url) => None,
+        Some(Found::Url(url)) if !names_a_picture(url) => None,
         found => found,
     };
-    if let Some(found) = known(json, &result, &bare) {
+    if let Some(found) = known(json, refuses(json), &result, &bare) {
         return Some(found);
     }
+    let refused = refuses(json) || refuses_inside(json);
+    let spoke = refused || speaks(json);
     if let Some(found) = anywhere(json, &|text| match result(text) {
         // Beside an error's text a URL under a strange name leads to its documentation, not to a picture.
         Some(Found::Url(url)) if spoke && !names_a_picture(url) => None,
@@ -121,10 +122,19 @@ pub(super) fn find<'a>(json: &'a Value, sent: &Sent) -> Option<Found<'a>> {
     odd(json, &place).or_else(|| spoke.then_some(Found::Refusal))
 }
 
-/// Whether it says that something went wrong, or what stands where a result should.
+/// Whether it says that something went wrong.
 fn refuses(json: &Value) -> bool {
     ["error", "errors", "detail"].iter().any(|key| json.get(key).is_some_and(says_something))
-        || KNOWN.iter().any(|key| json.get(key).is_some_and(|inner| inner.is_object() && refuses(inner)))
+}
+
+/// Whether what stands where a result should says so.
+fn refuses_inside(json: &Value) -> bool {
+    KNOWN.iter().filter_map(|key| json.get(key)).any(fails)
+}
+
+/// Whether an object has an error of its own. A `detail` may be one of a picture.
+fn fails(json: &Value) -> bool {
+    ["error", "errors"].iter().any(|key| json.get(key).is_some_and(says_something))
 }
 
 /// Whether it has words for people, of what went wrong or of anything.
@@ -184,6 +194,10 @@ pub(super) fn words(json: &Value) -> Option<String> {
             }
         }
     }
+    // It is no result; what it leads to may say more to a person.
+    if let Some(url) = json.get("url").and_then(Value::as_str).filter(|_| refuses(json) && !words.is_empty()) {
+        words.push(format!("see {url}"));
+    }
     if words.is_empty() {
         let mut inner = KNOWN.iter().filter_map(|key| json.get(key)).filter(|inner| inner.is_object());
         return inner.find_map(self::words);
@@ -220,23 +234,29 @@ fn says_something(value: &Value) -> bool {
         Value::String(text) => !text.trim().is_empty(),
         Value::Array(items) => !items.is_empty(),
         Value::Object(map) => !map.is_empty(),
-        Value::Bool(true) | Value::Number(_) => true,
+        Value::Bool(true) => true,
+        Value::Number(number) => number.as_f64() != Some(0.0),
     }
 }
 
-/// What is picked under the keys of results; `bare` picks under those that may hold any URL.
+/// What is picked under the keys of results. Beside an error (`refused`), and in what merely wraps that, `bare` picks under
+/// those that may hold any URL.
 fn known<'a>(
     json: &'a Value,
+    refused: bool,
     pick: &dyn Fn(&'a str) -> Option<Found<'a>>,
     bare: &dyn Fn(&'a str) -> Option<Found<'a>>,
 ) -> Option<Found<'a>> {
     match json {
         Value::String(text) => pick(text),
-        Value::Array(items) => items.iter().find_map(|item| known(item, pick, bare)),
-        Value::Object(map) => KNOWN.iter().find_map(|key| {
-            let pick = if ["url", "urls"].contains(key) { bare } else { pick };
-            known(map.get(*key)?, pick, bare)
-        }),
+        Value::Array(items) => items.iter().find_map(|item| known(item, false, pick, bare)),
+        Value::Object(map) => {
+            let refused = refused || fails(json);
+            KNOWN.iter().find_map(|key| {
+                let pick = if refused && ["url", "urls"].contains(key) { bare } else { pick };
+                known(map.get(*key)?, refused && ["data", "response"].contains(key), pick, bare)
+            })
+        }
         _ => None,
     }
 }

@@ -209,20 +209,27 @@ fn an_address_beside_an_error_is_no_result_unless_it_names_a_picture() {
     for refused in [
         json!({"error": "refused by moderation", "url": docs}),
         json!({"error": {"code": 7}, "data": {"url": docs}}),
-        json!({"detail": "refused", "result": [{"urls": [docs]}]}),
+        json!({"detail": "refused", "urls": [docs]}),
         json!({"output": {"error": "nsfw", "docs": docs}}),
         json!({"output": {"error": "nsfw", "url": docs}}),
     ] {
         assert_eq!(find(&refused, None), Some(Found::Refusal), "{refused}");
         assert!(words(&refused).is_some(), "{refused}");
     }
-    let made = "https://cdn.example/made.PNG?sig=1";
+    assert_eq!(words(&json!({"error": "no", "url": docs})).unwrap(), format!("no; see {docs}"));
+    let (made, bare) = ("https://cdn.example/made.PNG?sig=1", "https://cdn.example/x");
     for json in [
         json!({"error": "one of two was refused", "url": made}),
-        json!({"error": "one of two was refused", "image_url": "https://cdn.example/x"}),
-        json!({"images": [{"error": "refused"}, {"url": "https://cdn.example/x"}]}),
-        json!({"message": "done", "url": "https://cdn.example/x"}),
+        json!({"error": "one of two was refused", "image_url": bare}),
+        json!({"error": "one of two was refused", "images": [{"url": bare}]}),
+        json!({"error": 0, "url": bare}),
+        json!({"detail": "completed", "result": [{"urls": [bare]}]}),
+        json!({"image": {"url": bare, "detail": "high"}}),
+        json!({"images": [{"error": "refused"}, {"url": bare}]}),
+        json!({"message": "done", "url": bare}),
     ] {
         assert!(matches!(find(&json, None), Some(Found::Url(_))), "{json}");
     }
+    let upload = json!({"data": {"file_urls": [made], "detail": "stored"}});
+    assert_eq!(asset_url(&upload, false), Some(made));
 }

@@ -79,7 +79,9 @@ fn every_orientation_is_turned_upright() {
 fn what_stands_behind_the_end_of_a_pngs_chunk_does_not_travel() {
     let png = kind("rgb.png");
     let end = png.len() - 12;
-    for (name, length) in [(b"gAMA", 4), (b"cHRM", 32), (b"sRGB", 1), (b"cICP", 4), (b"sBIT", 4), (b"IEND", 0)] {
+    for (name, length) in
+        [(b"gAMA", 4), (b"cHRM", 32), (b"sRGB", 1), (b"cICP", 4), (b"sBIT", 3), (b"tRNS", 6), (b"IEND", 0)]
+    {
         let long = chunk(*name, &[&vec![0; length][..], b"SECRET"].concat());
         let bytes =
             if name == b"IEND" { [&png[..end], &long].concat() } else { [&png[..33], &long, &png[33..]].concat() };

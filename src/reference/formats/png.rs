@@ -84,15 +84,19 @@ fn is_kept(kind: [u8; 4]) -> bool {
     KEPT.contains(&&kind) || &kind == CICP
 }
 
-/// Whether a chunk is as long as its kind is: what stands behind that is nothing of the picture's.
-fn has_its_length(chunk: &Chunk) -> bool {
+/// Whether a chunk is as long as its kind is, in a picture of these colours: what stands behind that is nothing of the
+/// picture's.
+fn has_its_length(chunk: &Chunk, colour: u8) -> bool {
     let length = chunk.to - chunk.from - 12;
-    match &chunk.kind {
-        b"gAMA" | b"cICP" => length == 4,
-        b"cHRM" => length == 32,
-        b"sRGB" => length == 1,
-        b"sBIT" => length <= 4,
-        b"IEND" => length == 0,
+    match (&chunk.kind, colour) {
+        (b"gAMA" | b"cICP", _) | (b"sBIT", 6) => length == 4,
+        (b"cHRM", _) => length == 32,
+        (b"sRGB", _) | (b"sBIT", 0) => length == 1,
+        (b"sBIT", 4) | (b"tRNS", 0) => length == 2,
+        (b"sBIT", 2 | 3) => length == 3,
+        (b"tRNS", 2) => length == 6,
+        (b"tRNS", 3) => length <= 256,
+        (b"IEND" | b"sBIT" | b"tRNS", _) => length == 0,
         _ => true,
     }
 }
@@ -123,9 +127,9 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         odd |= &chunk.kind == b"IDAT" && data && !was_data;
         was_data = &chunk.kind == b"IDAT";
         data |= &chunk.kind == b"IDAT";
-        if &chunk.kind == b"IEND" && !has_its_length(chunk) {
+        if &chunk.kind == b"IEND" && !has_its_length(chunk, header[9]) {
             pieces.add(vec![0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x82]);
-        } else if is_kept(chunk.kind) && has_its_length(chunk) {
+        } else if is_kept(chunk.kind) && has_its_length(chunk, header[9]) {
             pieces.keep(chunk.from, chunk.to);
         }
         Ok(())

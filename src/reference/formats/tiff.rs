@@ -28,6 +28,12 @@ const TILE_WIDTH: u32 = 322;
 const TILE_HEIGHT: u32 = 323;
 /// Tables that the JPEGs of all strips or tiles share.
 const TABLES: u32 = 347;
+/// A colour profile.
+const PROFILE: u32 = 34_675;
+/// A longer one does not travel. Those of scanners and printers have some hundred kilobytes, of large tables two megabytes.
+const LONGEST_PROFILE: u64 = 4 << 20;
+/// The decoder takes so much for each byte of it.
+const PROFILE_COSTS: u64 = 32;
 /// Each strip or tile is a JPEG.
 const JPEG: u64 = 7;
 /// What one of those counts for among the values: it is looked into.
@@ -56,6 +62,8 @@ struct Page {
     largest: u64,
     /// Bytes that decoding the largest JPEG inside takes.
     inside: u64,
+    /// The length of the colour profile.
+    profile: u64,
 }
 
 /// What is known of the JPEGs that are the strips or tiles of a page.
@@ -198,6 +206,10 @@ impl Walker<'_, '_> {
                     tables = Some(list);
                     continue;
                 }
+                PROFILE => {
+                    page.profile = list.count;
+                    continue;
+                }
                 _ => {
                     for n in 0..2 {
                         if tag == STRIPS[n] {
@@ -335,9 +347,13 @@ pub(in crate::reference) fn survey(scan: &mut Scan<'_>) -> Result<Survey, Stop> 
         convert: Some(Why::Format),
         output,
         // The decoder has a copy of its own, and a strip or tile, packed and unpacked.
-        beside: output.saturating_add(page.largest).saturating_add(tile).saturating_add(page.inside),
+        beside: output
+            .saturating_add(page.largest)
+            .saturating_add(tile)
+            .saturating_add(page.inside)
+            .saturating_add(page.profile.min(LONGEST_PROFILE) * PROFILE_COSTS),
         as_png: None,
-        foreign_colours: page.colours == SEPARATED,
+        foreign_colours: page.colours == SEPARATED || page.profile > LONGEST_PROFILE,
         reducible: false,
         vouched: false,
     })

@@ -99,7 +99,7 @@ pub fn run(global: &Global, args: &Retry) -> Result<(), Failure> {
         let place = moving::Places::find(&config, &state_dir)?;
         let mut moved = 0;
         for drop in &found.drops {
-            if !drop.is_named && moving::is_late(&place, &mut book, drop) {
+            if !drop.is_named && moving::is_late(&place, drop) {
                 term::print(&format!(
                     "{} stays in errors: it came after its picture was sent. Drop both again; to send it alone, as a prompt, name it: reimagined retry PATH\n",
                     drop.place()

@@ -136,12 +136,15 @@ async fn bury(ctx: Ctx, candidate: Candidate, members: Vec<Member>, reason: Stri
     .await;
 }
 
-/// Members in working with their fingerprints, by which it is known when they come back; what cannot be read, and what is
-/// no part of a drop, goes without. Blocks on the disk.
+/// A picture and its sidecars in working with their fingerprints, by which it is known when they come back (sidecars alone
+/// are known by their name). What cannot be read goes without. Blocks on the disk.
 fn hashed(working: &Path, folder: &RelPath, mut members: Vec<Member>) -> Vec<Member> {
+    if !members.iter().any(|member| member.role == Role::Picture) {
+        return members;
+    }
     let dir = Folder::existing(working, folder).ok().flatten();
     for member in &mut members {
-        let unread = member.print.is_none() && member.role != Role::Foreign && member.size <= LONGEST_HASHED;
+        let unread = member.print.is_none() && member.size <= LONGEST_HASHED;
         if unread && let Some(file) = dir.as_ref().and_then(|dir| dir.open(&member.name).ok()) {
             member.print = reference::fingerprint(&file).ok();
         }

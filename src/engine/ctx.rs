@@ -70,6 +70,14 @@ impl KeyRing {
         }
     }
 
+    /// [`Self::key`], read first where nobody has yet: to be blacked out. Blocks on the disk.
+    pub(super) fn key_here(&self) -> Option<Arc<ApiKey>> {
+        if self.is_unread() {
+            let _ = self.read();
+        }
+        self.key()
+    }
+
     fn is_unread(&self) -> bool {
         matches!(*self.key.lock().unwrap_or_else(PoisonError::into_inner), Known::Unread)
     }

@@ -329,7 +329,7 @@ fn note_shot(ctx: &Ctx, shot: &Shot) -> NoteShot {
         ShotState::Delivered { name, .. } => (format!("delivered as {}", show(&name.picture)), None),
         ShotState::Failed { reason, url, .. } => {
             // A service may put the key into it, and it is refused for other reasons.
-            let url = url.as_deref().map(|url| crate::segmind::without_key(url, ctx.keys.key().as_deref()));
+            let url = url.as_deref().map(|url| crate::segmind::without_key(url, ctx.keys.key_here().as_deref()));
             (format!("failed: {reason}"), url)
         }
         ShotState::Unconfirmed { reason } => (format!("unconfirmed: {reason}"), None),

@@ -393,7 +393,7 @@ async fn upload_body(
 
 /// Why a picture in working can't be opened again.
 pub(super) enum NotReopened {
-    /// It is not there, or not what was claimed.
+    /// It is not there, not what was claimed, or closed to us.
     Changed(String),
     /// It can't be read just now.
     Unreadable(String),
@@ -410,9 +410,10 @@ impl From<OutboxError> for NotReopened {
     fn from(error: OutboxError) -> Self {
         let words = error.to_string();
         match error {
-            OutboxError::Gone { .. } | OutboxError::Changed { .. } | OutboxError::Obstructed { .. } => {
-                Self::Changed(words)
-            }
+            OutboxError::Gone { .. }
+            | OutboxError::Changed { .. }
+            | OutboxError::Obstructed { .. }
+            | OutboxError::Denied { .. } => Self::Changed(words),
             _ => Self::Unreadable(words),
         }
     }

@@ -461,7 +461,12 @@ pub(super) async fn prepare_again(
     let (again, working, folder) = (ctx.clone(), open.drop.working.clone(), open.drop.folder.clone());
     let picture = match blocking(move || plan::reopen(&again, &working, &folder, &member)).await {
         Ok(Ok(picture)) => picture,
-        Ok(Err(NotReopened::Unreadable(why))) => return Err(Answer::NotSent(why)),
+        // The disk's trouble, or this one file's.
+        Ok(Err(NotReopened::Unreadable(why))) => {
+            let (again, bytes) = (ctx.clone(), reserve(ctx, 1));
+            let trouble = blocking(move || again.trouble(bytes)).await.unwrap_or_else(Some);
+            return Err(trouble.map_or(Answer::Never(why), Answer::NotSent));
+        }
         Ok(Err(NotReopened::Changed(why))) | Err(why) => return Err(Answer::Never(why)),
     };
     match plan::inline(ctx, picture).await {

@@ -197,8 +197,9 @@ impl Engine {
             (None, None) => Reason::Queued,
         };
         let now = self.now();
-        // What is not seen there soon was taken out by somebody.
-        self.gone_back.retain(|(place, at)| now.since(*at) < SEEN_AGAIN && !self.arrivals.knows(place));
+        // What is not seen there soon was taken out by somebody; at the end nobody looks.
+        let (stopping, arrivals) = (self.stopping.is_some() || ended, &self.arrivals);
+        self.gone_back.retain(|(place, at)| (stopping || now.since(*at) < SEEN_AGAIN) && !arrivals.knows(place));
         let mut counts = self.arrivals.counts(queued);
         // Who was looked at waits for its turn.
         let looked_at =

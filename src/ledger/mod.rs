@@ -400,10 +400,6 @@ pub trait Ledger: Send {
     /// of several the one not asked for yet); committed before its files move. Whether one was found.
     fn wish_again(&mut self, members: &[Fingerprint]) -> Result<bool, LedgerError>;
 
-    /// Why the newest drop in errors whose members have these fingerprints could not be sent at all; `None` where there is
-    /// none such, or it was sent.
-    fn failure_of(&mut self, members: &[Fingerprint]) -> Result<Option<String>, LedgerError>;
-
     /// Drops with pictures filed since `since`, for sidecars that come late.
     fn filed_since(&mut self, since: Timestamp) -> Result<Vec<Filed>, LedgerError>;
 

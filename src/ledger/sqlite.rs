@@ -301,10 +301,6 @@ impl Ledger for SqliteLedger {
         self.read(|tx| history::is_our_note(tx, print))
     }
 
-    fn failure_of(&mut self, members: &[Fingerprint]) -> Result<Option<String>, LedgerError> {
-        self.read(|tx| history::failure_of(tx, members))
-    }
-
     fn wish_again(&mut self, members: &[Fingerprint]) -> Result<bool, LedgerError> {
         self.write(|tx| history::wish_again(tx, members))
     }

@@ -377,7 +377,9 @@ fn an_unedited_unit_of_another_place_is_renewed_and_an_edited_one_is_not() {
     home.user(&["--yes"]).ends(0);
     let other = home.at("bin 100%/reimagined");
     fs::create_dir(other.parent().unwrap()).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_reimagined"), &other).unwrap();
+    // By another program: what another test starts meanwhile would have the copy open for writing.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_reimagined")).arg(&other).status().unwrap();
+    assert!(copied.success());
     let call = || {
         let mut command = Command::new(&other);
         command.env_clear().env("HOME", home.at("me")).env("XDG_RUNTIME_DIR", home.at("run")).stdin(Stdio::null());

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use crate::config::{Config, LONGEST_TEXT_BYTES, read_at_most};
 use crate::domain::ids::{Fingerprint, Place, RelPath, show};
 use crate::domain::kinds::{NameKind, classify};
 use crate::domain::names::SetNames;
@@ -74,8 +74,8 @@ pub(super) fn bring_back(places: &Places, book: &mut Book, drop: &Failed, again:
     let place = drop.place();
     let why = |e: &dyn std::fmt::Display| format!("{place} stayed in errors: {e}");
     // What can be copied and not removed would be there, and be paid for, once more each time.
-    if let Some(closed) = room::look_below(&places.errors, &drop.folder, 0).closed() {
-        let folder = drop.folder.under(&places.errors);
+    let folder = drop.folder.under(&places.errors);
+    if let Some(closed) = room::look(&folder, 0).closed() {
         return Err(why(&format!("{} {closed}, so that nothing can go from it", show(folder.as_os_str()))));
     }
     let mut said = Vec::new();
@@ -99,16 +99,19 @@ pub(super) fn bring_back(places: &Places, book: &mut Book, drop: &Failed, again:
     Ok(said.join("; "))
 }
 
-/// Whether it is a sidecar that came too late for its picture: back in the inbox it would be a prompt of its own, and paid
-/// for.
-pub(super) fn is_late(places: &Places, book: &mut Book, drop: &Failed) -> bool {
+/// Whether it is a sidecar that came too late for its picture, as its note says: back in the inbox it would be a prompt of
+/// its own, and paid for.
+pub(super) fn is_late(places: &Places, drop: &Failed) -> bool {
     let is_sidecar = |name: &OsString| matches!(classify(&drop.folder, name, false, &|_| false), NameKind::Sidecar(_));
-    let (Some(ledger), true) = (book.ledger(), drop.members.iter().all(is_sidecar)) else { return false };
-    let folder = Folder::existing(&places.errors, &drop.folder).ok().flatten();
-    let print = |name: &OsString| reference::fingerprint(&folder.as_ref()?.open(name).ok()?).ok();
-    let prints: Option<Vec<_>> = drop.members.iter().map(print).collect();
-    let failure = prints.and_then(|prints| ledger.failure_of(&prints).ok().flatten());
-    failure.is_some_and(|failure| failure.ends_with(DROP_BOTH))
+    drop.members.iter().all(is_sidecar)
+        && drop.notes.iter().any(|note| {
+            let file =
+                Folder::existing(&places.errors, &drop.folder).ok().flatten().and_then(|dir| dir.open(note).ok());
+            let bytes = file.and_then(|file| read_at_most(&file, LONGEST_TEXT_BYTES).ok().flatten());
+            let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+            // Its lines are broken to be read.
+            text.split_whitespace().collect::<Vec<_>>().join(" ").contains(DROP_BOTH)
+        })
 }
 
 /// Commits that all shots are to be made anew, before anything moves.

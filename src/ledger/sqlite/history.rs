@@ -56,9 +56,6 @@ pub(super) const WISH: &str = "
             SELECT row, recognition, again, closed FROM drops
             WHERE used = 0 AND ending = 'failed' AND moving_print = ?1)
         ORDER BY recognition IS NULL, again, closed DESC, row DESC LIMIT 1)";
-pub(super) const FAILURE_OF: &str = "
-    SELECT failure FROM drops WHERE used = 0 AND ending = 'failed' AND members_print = ?1
-    ORDER BY closed DESC, row DESC LIMIT 1";
 pub(super) const FILED: &str = "
     SELECT folder, name, sent, closed FROM drops
     WHERE ending IS NOT NULL AND closed >= ?1 AND ending IN ('archived', 'failed')
@@ -184,11 +181,6 @@ pub(super) fn is_our_note(tx: &Connection, print: Fingerprint) -> Result<bool, F
 pub(super) fn wish_again(tx: &Connection, members: &[Fingerprint]) -> Result<bool, Fault> {
     let print = print_of(members.iter().copied().map(Some)).map(|p| p.0);
     Ok(tx.prepare_cached(WISH)?.execute([print])? > 0)
-}
-
-pub(super) fn failure_of(tx: &Connection, members: &[Fingerprint]) -> Result<Option<String>, Fault> {
-    let print = print_of(members.iter().copied().map(Some)).map(|p| p.0);
-    Ok(tx.prepare_cached(FAILURE_OF)?.query_row([print], |r| r.get(0)).optional()?.flatten())
 }
 
 pub(super) fn filed_since(tx: &Connection, since: Timestamp) -> Result<Vec<Filed>, Fault> {

@@ -118,6 +118,8 @@ fn what_is_swapped_during_a_claim_is_put_back_or_named() {
             }
         });
         let folder = Folder::existing(&house.inbox, &house.rel).unwrap().unwrap();
+        // However this ends, the other one does.
+        let _end = End(&ended);
         for _ in 0..2000 {
             let Some(entry) = folder.look(OsStr::new("x.jpg")).unwrap() else { continue };
             let left = match house.claim(&[Member { name: "x.jpg".into(), facts: entry.facts }]) {
@@ -129,8 +131,15 @@ fn what_is_swapped_during_a_claim_is_put_back_or_named() {
                 fs::remove_file(house.rel.under(&house.working).join(name)).unwrap();
             }
         }
-        ended.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+struct End<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 #[test]

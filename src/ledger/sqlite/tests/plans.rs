@@ -40,7 +40,6 @@ fn no_frequent_query_walks_a_whole_table() {
         money::LAST_OF_SHOT,
         money::LAST_COST,
         history::BACK_MEMBERS,
-        history::FAILURE_OF,
         history::BACK_PICTURE,
         history::BACK_PROMPTS,
         history::BACK_FOREIGN,

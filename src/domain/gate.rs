@@ -240,8 +240,8 @@ impl Gate {
         false
     }
 
-    /// The free credits request was answered, or not.
-    pub fn credits(&mut self, credits: Credits, now: Mono) {
+    /// The free credits request was answered, or not; `message`: in the service's words, or why the key can't be read.
+    pub fn credits(&mut self, credits: Credits, message: &str, now: Mono, wall: Timestamp) {
         let State::Paused { why, since, next_probe, probing } = &mut self.state else { return };
         *probing = false;
         *next_probe = now + self.probe_interval;
@@ -254,7 +254,11 @@ impl Gate {
             Credits::Other | Credits::NoAnswer => Some(*why),
         };
         match turned {
-            Some(now_why) => *why = now_why,
+            Some(now_why) if now_why != *why => {
+                (*why, *since) = (now_why, wall);
+                message.clone_into(&mut self.message);
+            }
+            Some(_) => {}
             None => self.state = State::Trial { why: *why, since: *since, sent: None },
         }
     }
@@ -427,7 +431,8 @@ impl Gate {
             // Still one drop at a time when the wait is over.
             State::Trial { since, .. } => self.state = State::Waiting { until, long: true, since: *since },
         }
-        if !message.is_empty() {
+        // The words of a pause are its own.
+        if !message.is_empty() && !matches!(self.state, State::Paused { .. }) {
             message.clone_into(&mut self.message);
         }
     }

@@ -265,18 +265,26 @@ impl Engine {
     }
 
     /// The credits request of a pause was answered.
-    pub(super) fn credits(&mut self, credits: GateCredits, total: Option<f64>, key: Result<(), String>, now: Mono) {
+    pub(super) fn credits(
+        &mut self,
+        credits: GateCredits,
+        message: &str,
+        total: Option<f64>,
+        key: Result<(), String>,
+        now: Mono,
+    ) {
         self.figures.credits = total.or(self.figures.credits);
+        let message = key.as_ref().err().map_or(message, |why| why).to_owned();
         if let Err(why) = key {
             self.warn_once(&why);
         }
         let before = self.gate.paused().map(|p| p.why);
-        self.gate.credits(credits, now);
+        self.gate.credits(credits, &message, now, self.ctx.clock.wall());
         let after = self.gate.paused();
         if after.as_ref().map(|p| p.why) != before
             && let Some(pause) = after
         {
-            tracing::warn!(reason = pause.why.text(), "paused for another reason now");
+            tracing::warn!(reason = pause.why.text(), said = pause.message, "paused for another reason now");
         }
     }
 
@@ -288,13 +296,17 @@ impl Engine {
             // A key may have been changed while it ran.
             let keys = ctx.keys.clone();
             let key = super::ctx::blocking(move || keys.read().map_err(|e| e.to_string())).await.and_then(|r| r);
-            let (said, total) = if key.is_ok() {
+            let (said, message, total) = if key.is_ok() {
                 let credits = ask_credits(&ctx).await;
-                (gate_credits(&credits), credits.total())
+                let message = match &credits {
+                    Credits::Refused { message } => message.clone(),
+                    _ => String::new(),
+                };
+                (gate_credits(&credits), message, credits.total())
             } else {
-                (GateCredits::Refused, None)
+                (GateCredits::Refused, String::new(), None)
             };
-            ctx.send(Event::Credits { credits: said, total, key }).await;
+            ctx.send(Event::Credits { credits: said, message, total, key }).await;
         });
     }
 

@@ -233,6 +233,8 @@ pub(super) enum Event {
     },
     Credits {
         credits: Credits,
+        /// In the service's words.
+        message: String,
         total: Option<f64>,
         key: Result<(), String>,
     },

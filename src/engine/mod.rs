@@ -444,7 +444,7 @@ impl Engine {
             Event::Recovered { found, all_back } => self.recovered(found, all_back, now),
             Event::Filed { drop, filing, done } => self.filed(drop, filing, done, now),
             Event::WentBack { drop, back } => self.went_back(drop, back, now),
-            Event::Credits { credits, total, key } => self.credits(credits, total, key, now),
+            Event::Credits { credits, message, total, key } => self.credits(credits, &message, total, key, now),
             Event::KeyRead(read) => self.key_read(read, now),
             Event::Room(trouble) => self.room(trouble, now),
             Event::Trouble(why) => self.our_trouble(&why, now),

@@ -7,6 +7,7 @@ use crate::support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde_json::json;
 use support::api::{CREDITS, UPLOAD};
 use support::{Answer, Site};
 
@@ -205,4 +206,22 @@ fn once_ends_when_nothing_is_in_flight_and_not_after_the_grace() {
     // An account's pause ends it at once: what is in flight ends first, and nothing is.
     assert_eq!(site.once(), 4);
     assert_eq!(site.names("inbox"), ["a.jpg"]);
+}
+
+#[test]
+fn a_pause_that_turns_to_another_reason_says_that_ones_words() {
+    let site = Site::new();
+    site.api.on_model(|_| Answer::error(402, "nothing left"));
+    site.api.on_other(|request, n| {
+        (request.path == CREDITS).then(|| match n {
+            1 => Answer::json(200, &json!({ "credits": 0.0, "free-credits": 0.0 })),
+            _ => Answer::error(401, "key revoked"),
+        })
+    });
+    site.put_picture("inbox/a.jpg");
+    let daemon = site.run();
+    site.wait_paused(&["out of credits", "nothing left"]);
+    site.wait_paused(&["API key", "key revoked"]);
+    assert!(!site.paused().unwrap().contains("nothing left"), "{}", site.status());
+    assert_eq!(daemon.stop(), 0);
 }

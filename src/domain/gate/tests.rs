@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use super::*;
 use crate::domain::ids::RelPath;
 
@@ -25,10 +27,10 @@ fn a_refused_key_pauses_all_and_is_probed_for_free() {
     assert!(!gate.probe_due(at(59)));
     assert!(gate.probe_due(at(60)));
     assert!(!gate.probe_due(at(61)), "one probe at a time");
-    gate.credits(Credits::Refused, at(61));
+    gate.credits(Credits::Refused, "", at(61), WALL);
     assert_eq!(gate.may(at(62)), May::Nothing);
     assert!(gate.probe_due(at(121)));
-    gate.credits(Credits::Good, at(121));
+    gate.credits(Credits::Good, "", at(121), WALL);
     assert_eq!(gate.may(at(121)), May::One { not: Some(place("a")) });
     gate.sent(&place("b"));
     assert_eq!(gate.may(at(121)), May::Nothing);
@@ -124,6 +126,26 @@ fn a_wait_that_is_not_said_backs_off() {
 }
 
 #[test]
+fn a_pause_that_turns_to_another_reason_has_that_ones_words_and_time() {
+    let mut gate = gate();
+    let say = |gate: &mut Gate, outcome: Outcome, message: &str, now: u64| {
+        gate.answer(&place("a"), &outcome, message, true, at(now), WALL, |_| Duration::from_secs(1));
+    };
+    let told = |gate: &Gate| gate.paused().map(|p| (p.why, p.message.clone(), p.since)).unwrap();
+    let later = WALL.checked_add(jiff::SignedDuration::from_secs(60)).unwrap();
+    say(&mut gate, Outcome::Pause(Why::Credits), "HTTP 402: nothing left", 0);
+    say(&mut gate, Outcome::Rate { wait: None, long: false }, "HTTP 429: slow down", 1);
+    assert_eq!(told(&gate), (Why::Credits, "HTTP 402: nothing left".into(), WALL), "of the pause, not of the wait");
+    assert!(gate.probe_due(at(60)));
+    gate.credits(Credits::Low, "", at(60), later);
+    assert_eq!(told(&gate), (Why::Credits, "HTTP 402: nothing left".into(), WALL));
+    gate.credits(Credits::Refused, "HTTP 401: key revoked", at(61), later);
+    assert_eq!(told(&gate), (Why::Key, "HTTP 401: key revoked".into(), later));
+    gate.credits(Credits::Low, "", at(62), later);
+    assert_eq!(told(&gate), (Why::Credits, String::new(), later));
+}
+
+#[test]
 fn any_answer_proves_the_network() {
     for (answer, may) in
         [(Credits::NoAnswer, false), (Credits::Other, true), (Credits::Unknown, true), (Credits::Low, false)]
@@ -131,7 +153,7 @@ fn any_answer_proves_the_network() {
         let mut gate = gate();
         say(&mut gate, "a", Outcome::Pause(Why::Network), false, 0);
         assert!(gate.probe_due(at(60)));
-        gate.credits(answer, at(60));
+        gate.credits(answer, "", at(60), WALL);
         assert_eq!(matches!(gate.may(at(60)), May::One { .. }), may, "{answer:?}");
     }
 }
@@ -143,7 +165,7 @@ fn a_wait_that_is_asked_for_during_a_pause_is_kept_when_the_pause_is_over() {
     say(&mut gate, "a", Outcome::Pause(Why::Key), true, 0);
     say(&mut gate, "b", rate(100), true, 1);
     assert!(gate.probe_due(at(60)));
-    gate.credits(Credits::Good, at(60));
+    gate.credits(Credits::Good, "", at(60), WALL);
     assert_eq!(gate.may(at(61)), May::Nothing, "the service asked to wait");
     assert_eq!(gate.next_wake(), Some(at(101)));
     assert_eq!(gate.may(at(101)), May::One { not: Some(place("b")) });

@@ -63,9 +63,8 @@ pub fn run(global: &Global, args: &Retry) -> Result<(), Failure> {
     let config = setup::configuration(global)?;
     let state_dir = setup::state_dir(&config)?;
     // What another one is about to move is no drop of its own.
-    let errors = &config.folders.errors;
-    let _alone = FolderLock::take(errors, || {
-        term::complain(&format!("another retry is at work in {}: waiting for it to end\n", show(errors.as_os_str())));
+    let _alone = FolderLock::take(&[&state_dir, &config.folders.errors], |folder| {
+        term::complain(&format!("another retry has {}: waiting for it to end\n", show(folder.as_os_str())));
     });
     let mut book = Book::open(&state_dir)?;
     if let (Book::Closed(why), true) = (&book, args.again) {
@@ -101,7 +100,7 @@ pub fn run(global: &Global, args: &Retry) -> Result<(), Failure> {
         for drop in &found.drops {
             if !drop.is_named && moving::is_late(&place, drop) {
                 term::print(&format!(
-                    "{} stays in errors: it came after its picture was sent. Drop both again; to send it alone, as a prompt, name it: reimagined retry PATH\n",
+                    "{} stays in errors: it came after its picture was sent. Drop both again, or it alone under another name, as a prompt\n",
                     drop.place()
                 ))?;
                 continue;

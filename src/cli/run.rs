@@ -219,6 +219,10 @@ fn open_state(config: &Config, state_dir: &Path, keys: &KeyRing) -> Result<(Lock
     if let Err(e @ LockError::Held { .. }) = InboxLock::take(&config.folders.inbox).map(drop) {
         return Err(held(&e, "inbox", &config.folders.inbox));
     }
+    if let Some(working) = config.folders.working.as_ref().filter(|working| lock::is_in_work(working)) {
+        let text = format!("another daemon has the working folder {}: give each its own", working.display());
+        return Err(Failure::new(Code::Held, text));
+    }
     std::fs::create_dir_all(state_dir)
         .map_err(|e| Failure::usage(format!("the state directory {} cannot be made: {e}", state_dir.display())))?;
     let lock = Lock::take(&state_dir.join(STATE_LOCK)).map_err(|e| held(&e, "state directory", state_dir))?;

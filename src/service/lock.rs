@@ -155,14 +155,15 @@ pub struct FolderLock {
 }
 
 impl FolderLock {
-    /// Takes it, for as long as that takes; `waits` is called once if somebody else has it. A folder that cannot be opened,
-    /// or whose filesystem locks none, is nobody's.
-    pub fn take(path: &Path, waits: impl FnOnce()) -> Self {
+    /// Takes the first of these that can be opened, for as long as that takes; `waits` is called once if somebody else has
+    /// it. A folder whose filesystem locks none is nobody's.
+    pub fn take(folders: &[&Path], waits: impl FnOnce(&Path)) -> Self {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(folder) = rustix::fs::open(path, flags, Mode::empty()) else { return Self { _folder: None } };
+        let open = |path: &&Path| Some((path.to_path_buf(), rustix::fs::open(*path, flags, Mode::empty()).ok()?));
+        let Some((path, folder)) = folders.iter().find_map(open) else { return Self { _folder: None } };
         let mut locked = rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive);
         if locked == Err(Errno::WOULDBLOCK) {
-            waits();
+            waits(&path);
         }
         while matches!(locked, Err(Errno::WOULDBLOCK | Errno::INTR)) {
             locked = rustix::fs::flock(&folder, FlockOperation::LockExclusive);

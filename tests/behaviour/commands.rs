@@ -535,16 +535,16 @@ fn a_retry_waits_for_another_one() {
     home.picture("inbox/a.jpg");
     home.write("inbox/a.txt", "p sandbox:status=400 sandbox:once\n");
     home.with(&["run", "--once"]).ends(3);
-    let errors = fs::File::open(home.at("errors")).unwrap();
-    rustix::fs::flock(&errors, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let state = fs::File::open(home.at("state")).unwrap();
+    rustix::fs::flock(&state, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let mut retry = home.command();
     retry.arg("--config").arg(home.at("config.toml")).args(["retry", "--all"]);
     let mut retry = retry.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
     let mut said = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(retry.stderr.as_mut().unwrap()), &mut said).unwrap();
-    assert!(said.contains("another retry is at work"), "{said}");
+    assert!(said.contains("another retry has"), "{said}");
     assert_eq!(home.names("errors"), ["a.error.txt", "a.jpg", "a.txt"]);
-    drop(errors);
+    drop(state);
     assert!(retry.wait().unwrap().success());
     assert!(home.at("inbox/a.jpg").exists() && home.names("errors").is_empty());
 }

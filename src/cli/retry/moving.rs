@@ -78,6 +78,12 @@ pub(super) fn bring_back(places: &Places, book: &mut Book, drop: &Failed, again:
     if let Some(closed) = room::look(&folder, 0).closed() {
         return Err(why(&format!("{} {closed}, so that nothing can go from it", show(folder.as_os_str()))));
     }
+    if let Some(name) = drop.members.iter().find(|name| is_anothers(&folder, name)) {
+        return Err(why(&format!(
+            "{} is another user's, and so is the folder, which is sticky (+t): run this as that user",
+            show(name)
+        )));
+    }
     let mut said = Vec::new();
     if again {
         said.extend(wish(places, book, drop).map_err(|e| why(&e))?);
@@ -97,6 +103,16 @@ pub(super) fn bring_back(places: &Places, book: &mut Book, drop: &Failed, again:
     };
     said.insert(0, format!("{place}{with}: back in the inbox{name}"));
     Ok(said.join("; "))
+}
+
+/// Whether only another user may remove this file: what is sticky keeps others from it.
+fn is_anothers(folder: &Path, name: &OsStr) -> bool {
+    const STICKY: u32 = 0o1000;
+    let (Ok(around), Ok(file)) = (std::fs::metadata(folder), std::fs::symlink_metadata(folder.join(name))) else {
+        return false;
+    };
+    let me = rustix::process::geteuid();
+    around.mode() & STICKY != 0 && !me.is_root() && ![around.uid(), file.uid()].contains(&me.as_raw())
 }
 
 /// Whether it is a sidecar that came too late for its picture, as its note says: back in the inbox it would be a prompt of

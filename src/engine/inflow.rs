@@ -323,6 +323,11 @@ impl Engine {
                 HintHow::Look(how) => how,
                 HintHow::DirAppeared | HintHow::Gone => How::Created,
             };
+            if is_folder && matches!(how, HintHow::Gone | HintHow::Look(How::RenamedIn)) {
+                // It may have been away for a moment, and with it the watches of all that lies in it. (A folder that is
+                // moved tells so itself as well, last of all.)
+                self.arrivals.observe_entry(&folder, &name, None, seen, now);
+            }
             self.arrivals.observe_entry(&folder, &name, entry.as_ref(), seen, now);
             if is_folder && how == HintHow::DirAppeared {
                 appeared.push(folder.join(&name));

@@ -983,3 +983,63 @@ fn polling_finds_what_events_would_have_told() {
     site.wait_archived("deep/er/a.jpg");
     assert_eq!(site.results(), ["deep/er/a.png"]);
 }
+
+#[test]
+fn empty_folders_that_somebody_tidies_away_are_made_again() {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    let site = Site::new();
+    let _daemon = site.run();
+    // Somebody takes it away as soon as it is there, some times for each picture.
+    let (ended, times) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                // Fails where something lies in it.
+                if times.load(Ordering::Relaxed) > 0 && fs::remove_dir(site.path("archive/deep")).is_ok() {
+                    times.fetch_sub(1, Ordering::Relaxed);
+                }
+                std::thread::yield_now();
+            }
+        });
+        let _end = End(&ended);
+        for n in 0..10 {
+            times.store(4, Ordering::Relaxed);
+            site.put_picture(format!("inbox/deep/{n}.jpg"));
+            site.wait_archived(&format!("deep/{n}.jpg"));
+            fs::rename(site.path(format!("archive/deep/{n}.jpg")), site.path(format!("archive/{n}.jpg"))).unwrap();
+        }
+    });
+    assert_eq!((site.results().len(), site.api.calls().len()), (10, 10), "{}", site.describe());
+    site.wait("nothing is in work", || site.status()["in_work"] == 0);
+}
+
+struct End<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_folder_that_is_moved_away_and_back_is_watched_on_and_keeps_its_look() {
+    let site = Site::new();
+    site.set("watch.rescan", "10m").set("watch.folder_settle", "3s");
+    fs::create_dir_all(site.path("inbox/look/deep")).unwrap();
+    let _daemon = site.run();
+    site.wait("it runs", || site.status()["state"] == "running");
+    for n in 0..3 {
+        fs::rename(site.path("inbox/look"), site.path("away")).unwrap();
+        fs::rename(site.path("away"), site.path("inbox/look")).unwrap();
+        site.move_in(format!("inbox/look/deep/{n}.jpg"), site.a_picture());
+        site.wait_archived(&format!("look/deep/{n}.jpg"));
+    }
+    fs::create_dir(site.path("inbox/look/new")).unwrap();
+    site.move_in("inbox/look/new/a.jpg", site.a_picture());
+    fs::rename(site.path("inbox/look"), site.path("away")).unwrap();
+    fs::rename(site.path("away"), site.path("inbox/look")).unwrap();
+    site.wait("it is seen", || site.status()["waiting"].as_object().is_some_and(|waiting| !waiting.is_empty()));
+    site.move_in("inbox/look/new/preset.toml", "prompt = 'its own look'");
+    site.wait_archived("look/new/a.jpg");
+    assert_eq!(site.api.calls_with("its own look"), 1, "{}", site.describe());
+}

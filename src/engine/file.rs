@@ -339,7 +339,8 @@ fn note_shot(ctx: &Ctx, shot: &Shot) -> NoteShot {
 }
 
 /// A claimed drop of which nothing was or may have been billed goes back into the inbox: its row is closed
-/// first, then the sidecars move, the image last. Not where a name is taken there by now: then it stays due.
+/// first, then the sidecars move, the image last. Not where a name is taken there by now, or its folder is gone: then it
+/// stays due.
 pub(super) async fn go_back(ctx: Ctx, open: OpenDrop) {
     let id = open.drop.id;
     let back = return_all(&ctx, open).await;
@@ -352,8 +353,10 @@ async fn return_all(ctx: &Ctx, open: OpenDrop) -> Back {
     let free = blocking(move || {
         let there =
             site.inbox_is_there() && room::look(&site.inbox, 0).is_ok() && room::look(&row.drop.working, 0).is_ok();
+        // Made anew it would be without its presets, and the drop another one.
+        let has_folder = || Folder::existing(&site.inbox, &row.drop.folder).is_ok_and(|folder| folder.is_some());
         let taken = || claim::taken(&row.drop.working, &site.inbox, &row.drop.folder, &moving(&row));
-        there && taken().is_ok_and(|taken| taken.is_empty())
+        there && has_folder() && taken().is_ok_and(|taken| taken.is_empty())
     });
     if !free.await.unwrap_or(false) {
         return Back::Stays;

@@ -133,6 +133,9 @@ fn state(entry: &Entry) -> (u64, i128, i128, u64) {
     (facts.size, facts.mtime_ns.into(), facts.ctime_ns.into(), facts.ino)
 }
 
+/// How often the target's folder is made again.
+const TRIES: u32 = 8;
+
 fn move_unsynced(m: &Move<'_>, unsynced: &mut Unsynced) -> Result<Moved, OutboxError> {
     let gone = || OutboxError::Gone { path: m.from_rel.under(m.from_root).join(m.from_name) };
     let from = Folder::existing(m.from_root, m.from_rel)?;
@@ -143,6 +146,19 @@ fn move_unsynced(m: &Move<'_>, unsynced: &mut Unsynced) -> Result<Moved, OutboxE
     if !source.is_file() {
         return Err(OutboxError::Obstructed { path: from.at(m.from_name), what: Obstacle::NotAFile });
     }
+    for _ in 0..TRIES {
+        match into_place(m, from, unsynced) {
+            // Somebody tidies empty folders away between one step and the next.
+            Err(OutboxError::Gone { .. }) if from.look(m.from_name)?.is_some() => {}
+            moved => return moved,
+        }
+    }
+    let (path, source) = (m.to_rel.under(m.to_root), std::io::ErrorKind::NotFound.into());
+    Err(OutboxError::Io { path, doing: "make the folder, which somebody removes", source })
+}
+
+/// A file that is there goes to its new place.
+fn into_place(m: &Move<'_>, from: &Folder, unsynced: &mut Unsynced) -> Result<Moved, OutboxError> {
     let to = Folder::made(m.to_root, m.to_rel)?;
     match rename(from, m.from_name, &to, m.to_name) {
         Ok(()) => {

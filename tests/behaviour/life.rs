@@ -569,6 +569,7 @@ fn a_late_sidecar_stays_in_errors_unless_it_is_named() {
         site.put("inbox/a.txt", late);
         assert!(site.wait_failed(filed).contains("drop both again"));
     }
+    site.wait("both are filed", || daemon.log().matches("in errors").count() == 2);
     let out = site.call(&["retry", "--all"]);
     let said = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success() && said.matches("stays in errors").count() == 2, "{said}");
@@ -578,6 +579,26 @@ fn a_late_sidecar_stays_in_errors_unless_it_is_named() {
     site.wait("it is sent as a prompt", || site.api.calls_with("second") == 1);
     site.wait_archived("a (2).txt");
     assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_drop_whose_folder_was_renamed_meanwhile_keeps_its_look() {
+    let (site, gate) = (Site::new(), Gate::default());
+    site.put("inbox/look/preset.toml", "prompt = 'the inner look'");
+    let held = gate.clone();
+    site.api.on_model(move |call| match call.n {
+        1 => Answer::error(401, "Invalid API key").after(&held),
+        _ => call.good(),
+    });
+    let _daemon = site.run();
+    site.wait("the preset is known", || site.status()["state"] == "running");
+    site.put_picture("inbox/look/a.jpg");
+    site.wait("it is sent", || site.api.calls().len() == 1);
+    fs::rename(site.path("inbox/look"), site.path("inbox/renamed")).unwrap();
+    gate.open();
+    site.wait_archived("look/a.jpg");
+    assert_eq!(site.api.calls_with("the inner look"), 2, "{}", site.describe());
+    assert!(!site.has("inbox/look"), "{}", site.describe());
 }
 
 #[test]

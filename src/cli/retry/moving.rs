@@ -88,8 +88,12 @@ pub(super) fn bring_back(places: &Places, book: &mut Book, drop: &Failed, again:
     if again {
         said.extend(wish(places, book, drop).map_err(|e| why(&e))?);
     }
+    let is_there = Folder::existing(&places.inbox, &drop.folder).is_ok_and(|folder| folder.is_some());
     let (names, left) = move_all(places, drop).map_err(|e| why(&e))?;
     said.extend(left);
+    if !is_there {
+        said.push("its folder was not there any more and is made anew, without a preset of its own".into());
+    }
     let back = Place { folder: drop.folder.clone(), name: names.last().cloned().unwrap_or_default() };
     for note in &drop.notes {
         said.extend(take_note_away(places, book, &drop.folder, note));

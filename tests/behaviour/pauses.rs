@@ -212,15 +212,21 @@ fn once_ends_when_nothing_is_in_flight_and_not_after_the_grace() {
 fn a_pause_that_turns_to_another_reason_says_that_ones_words() {
     let site = Site::new();
     site.api.on_model(|_| Answer::error(402, "nothing left"));
-    site.api.on_other(|request, n| {
-        (request.path == CREDITS).then(|| match n {
-            1 => Answer::json(200, &json!({ "credits": 0.0, "free-credits": 0.0 })),
-            _ => Answer::error(401, "key revoked"),
+    let revoked = Arc::new(AtomicBool::new(false));
+    let is_revoked = revoked.clone();
+    site.api.on_other(move |request, _| {
+        (request.path == CREDITS).then(|| {
+            if is_revoked.load(Ordering::SeqCst) {
+                Answer::error(401, "key revoked")
+            } else {
+                Answer::json(200, &json!({ "credits": 0.0, "free-credits": 0.0 }))
+            }
         })
     });
     site.put_picture("inbox/a.jpg");
     let daemon = site.run();
     site.wait_paused(&["out of credits", "nothing left"]);
+    revoked.store(true, Ordering::SeqCst);
     site.wait_paused(&["API key", "key revoked"]);
     assert!(!site.paused().unwrap().contains("nothing left"), "{}", site.status());
     assert_eq!(daemon.stop(), 0);
